@@ -1,0 +1,138 @@
+"""Generation loops: the naive one that recomputes everything, and the cached one.
+
+Chapter 1 explains both; `recompute_loop` is the last exercise of Lab 1. The cached loop uses a
+contiguous KV cache that is given until chapter 7, where the reader writes it.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from infero import model as model_module
+from infero import sampling
+from infero.cache import contiguous
+from infero.model import Model
+from infero.sampling import SamplingParams
+
+
+def recompute_loop(
+    next_logits: Callable[[list[int]], Tensor],
+    pick: Callable[[Tensor, int], int],
+    prompt: list[int],
+    max_new_tokens: int,
+    stop_tokens: frozenset[int],
+) -> Iterator[int]:
+    """Yield new tokens one by one, running the model over the whole sequence for each.
+
+    next_logits(tokens) returns the logits [vocab] of the token that follows `tokens`.
+    pick(logits, position) chooses that token; position is its index in the sequence, so the first
+    new token has position len(prompt). At most `max_new_tokens` are yielded; a stop token ends
+    the loop and is not yielded. `prompt` is left unchanged.
+    """
+    tokens = list(prompt)
+    for _ in range(max_new_tokens):
+        token = pick(next_logits(tokens), len(tokens))
+        if token in stop_tokens:
+            return
+        yield token
+        tokens.append(token)
+
+
+class Picker:
+    """Chooses one request's next token: penalties, bias, minimum length, then the draw.
+
+    Holds what the draw needs to remember: the seed and how often each token was generated.
+    `last_logits` [vocab] are the raw logits of the last pick, for log-probabilities.
+    """
+
+    def __init__(self, params: SamplingParams, prompt: list[int], vocab: int,
+                 stop_tokens: frozenset[int], device: torch.device) -> None:
+        self.params = params
+        self.seed = secrets.randbits(62) if params.seed is None else params.seed
+        self.prompt_len = len(prompt)
+        self.stop_tokens = torch.tensor(sorted(stop_tokens), dtype=torch.int64, device=device)
+        self.counts = torch.zeros(1, vocab, device=device)
+        self.prompt_mask = torch.zeros(1, vocab, dtype=torch.bool, device=device)
+        self.prompt_mask[0, torch.tensor(prompt, device=device)] = True
+        self.bias_ids = torch.tensor(list(params.logit_bias), dtype=torch.int64, device=device)
+        self.bias = torch.tensor(list(params.logit_bias.values()), device=device)
+        p = params
+        self.penalised = (p.repetition_penalty, p.presence_penalty, p.frequency_penalty) != (1, 0, 0)
+        self.last_logits = torch.empty(0)
+
+    def __call__(self, logits: Tensor, position: int) -> int:
+        """logits: [vocab]; position: index of the new token in its sequence."""
+        p, row = self.params, logits[None].float()
+        self.last_logits = row[0]
+        if self.penalised:
+            strengths = (p.repetition_penalty, p.presence_penalty, p.frequency_penalty)
+            as_rows = (torch.full((1,), s, device=row.device) for s in strengths)
+            row = sampling.penalties(row, self.counts, self.prompt_mask, *as_rows)
+        if len(self.bias_ids):
+            row = row.index_add(1, self.bias_ids, self.bias[None])
+        if position - self.prompt_len < p.min_tokens:
+            row = row.index_fill(1, self.stop_tokens, -torch.inf)
+        rows = sampling.rows_of([p], [self.seed], [position], row.device)
+        token = int(sampling.sample(row, rows)[0])
+        self.counts[0, token] += 1
+        return token
+
+
+def stop_tokens_of(model: Model, params: SamplingParams) -> frozenset[int]:
+    """The ids that end a request: the model's end-of-sequence ids and the request's own."""
+    eos = () if params.ignore_eos else model.config.eos_token_ids
+    return frozenset((*eos, *params.stop_token_ids))
+
+
+def stream(model: Model, prompt: list[int], params: SamplingParams, *, use_cache: bool = True,
+           picker: Picker | None = None) -> Iterator[int]:
+    """Yield the tokens of one request as they are made, with the cache or by recomputing.
+
+    Raises PromptError where prompt and max_tokens do not fit the model's context. The stop
+    token, if one ends the request, is not yielded.
+    """
+    model_module.check_prompt(model.config, prompt, params.max_tokens)
+    stops = stop_tokens_of(model, params)
+    if picker is None:
+        picker = Picker(params, prompt, model.config.vocab_size, stops, model.device)
+    loop = cached_loop if use_cache else recompute
+    return loop(model, prompt, picker, params.max_tokens, stops)
+
+
+def recompute(model: Model, prompt: list[int], pick: Callable[[Tensor, int], int],
+              max_new_tokens: int, stop_tokens: frozenset[int]) -> Iterator[int]:
+    """The naive loop on a real model: every step prefills a fresh cache and throws it away."""
+
+    def next_logits(tokens: list[int]) -> Tensor:
+        cache = contiguous.allocate(model.config, 1, len(tokens), model.dtype, model.device)
+        return step(model, cache, tokens, 0)
+
+    return recompute_loop(next_logits, pick, prompt, max_new_tokens, stop_tokens)
+
+
+def cached_loop(model: Model, prompt: list[int], pick: Callable[[Tensor, int], int],
+                max_new_tokens: int, stop_tokens: frozenset[int]) -> Iterator[int]:
+    """Prefill the prompt once, then feed only the newest token: same tokens, less work."""
+    cache = contiguous.allocate(
+        model.config, 1, len(prompt) + max_new_tokens, model.dtype, model.device
+    )
+    tokens, start = list(prompt), 0
+    for _ in range(max_new_tokens):
+        token = pick(step(model, cache, tokens, start), start + len(tokens))
+        if token in stop_tokens:
+            return
+        yield token
+        start += len(tokens)
+        tokens = [token]
+
+
+def step(model: Model, cache: contiguous.KVCache, tokens: list[int], start: int) -> Tensor:
+    """Run one request's new tokens, the first at position `start`: logits [vocab] of the last."""
+    batch = contiguous.next_batch(cache, [start], [len(tokens)])
+    ids = torch.tensor(tokens, device=model.device)
+    last = torch.tensor([len(tokens) - 1], device=model.device)
+    return model_module.forward(model, ids, batch, cache, last)[0]
