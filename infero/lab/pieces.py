@@ -1,0 +1,170 @@
+"""The table of pieces: every function of the engine that a lab has the learner write.
+
+One row a piece. The labs, the command line, the answer-key appendix, the instructors' export and
+the tests all read this table, and nothing else lists the pieces. It imports nothing heavy, so it can
+be read as data. A piece is a top-level function of an engine module; engine code reaches it only as
+`module.name` at call time, which is what lets a learner's function take its place.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Lab:
+    """One lab: its number, the stem that notebook and chapter share, and a learner's time."""
+
+    number: str
+    stem: str
+    title: str
+    minutes: int
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One row: the function, where it is taught, what checks it and what runs it.
+
+    `contract` grows when the meaning of the arguments or of the result changes: a saved piece with
+    another number is skipped. `check` is "module:function". `configuration` names an entry of
+    `infero.lab.configurations` whose engine run really calls the piece.
+    """
+
+    name: str
+    lab: str
+    exercise: str
+    title: str
+    check: str
+    configuration: str
+    contract: int = 1
+    points: int = 10
+
+    @property
+    def module(self) -> str:
+        return self.name.rpartition(".")[0]
+
+    @property
+    def attribute(self) -> str:
+        return self.name.rpartition(".")[2]
+
+    @property
+    def label(self) -> str:
+        return f"Lab {int(self.lab)}, exercise {self.exercise}"
+
+
+LABS: tuple[Lab, ...] = (
+    Lab("01", "01_from_prompt_to_token", "From prompt to token", minutes=100),
+    Lab("02", "02_gpus_and_the_memory_wall", "GPUs and the memory wall", minutes=75),
+    Lab("03", "03_measuring_honestly", "Measuring honestly", minutes=90),
+)
+
+_LAB01 = "infero.lab.checks.lab01"
+
+PIECES: tuple[Piece, ...] = (
+    # Lab 1: from prompt to token.
+    Piece(
+        "infero.model.rms_norm",
+        lab="01",
+        exercise="1",
+        title="Normalise by the root mean square",
+        check=f"{_LAB01}:rms_norm",
+        configuration="naive",
+    ),
+    Piece(
+        "infero.model.rope",
+        lab="01",
+        exercise="2",
+        title="Rotate queries and keys by their position",
+        check=f"{_LAB01}:rope",
+        configuration="naive",
+    ),
+    Piece(
+        "infero.model.attention",
+        lab="01",
+        exercise="3",
+        title="Grouped-query causal attention",
+        check=f"{_LAB01}:attention",
+        configuration="naive",
+        points=20,
+    ),
+    Piece(
+        "infero.model.swiglu",
+        lab="01",
+        exercise="4",
+        title="The gated activation",
+        check=f"{_LAB01}:swiglu",
+        configuration="naive",
+    ),
+    Piece(
+        "infero.sampling.top_k",
+        lab="01",
+        exercise="5a",
+        title="Keep the k most probable tokens",
+        check=f"{_LAB01}:top_k",
+        configuration="sampled",
+    ),
+    Piece(
+        "infero.sampling.top_p",
+        lab="01",
+        exercise="5b",
+        title="Keep the nucleus",
+        check=f"{_LAB01}:top_p",
+        configuration="sampled",
+    ),
+    Piece(
+        "infero.generate.recompute_loop",
+        lab="01",
+        exercise="6",
+        title="The loop that makes text",
+        check=f"{_LAB01}:recompute_loop",
+        configuration="naive",
+    ),
+    # Lab 2: GPUs and the memory wall.
+    # Lab 3: measuring honestly.
+)
+
+
+class UnknownPiece(KeyError):
+    """No such row in the table."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+def find(name: str) -> Piece:
+    """The piece called `name`: its dotted name, or the last part where only one piece has it."""
+    for piece in PIECES:
+        if piece.name == name:
+            return piece
+    short = [piece for piece in PIECES if piece.attribute == name]
+    if len(short) == 1:
+        return short[0]
+    if short:
+        names = ", ".join(piece.name for piece in short)
+        raise UnknownPiece(f"{name!r} is the name of several pieces: {names}; write the whole name")
+    known = [piece.name for piece in PIECES] + [piece.attribute for piece in PIECES]
+    near = difflib.get_close_matches(name, known, n=3)
+    hint = f"; did you mean {' or '.join(near)}?" if near else "; `infero pieces` lists them"
+    raise UnknownPiece(f"no piece is called {name!r}{hint}")
+
+
+def of_lab(lab: str) -> list[Piece]:
+    """The pieces of one lab in the order of its exercises."""
+    number = lab_number(lab)
+    return [piece for piece in PIECES if piece.lab == number]
+
+
+def lab_number(lab: str | int) -> str:
+    """`1`, `"1"`, `"01"` and `"01_from_prompt_to_token"` all mean lab `"01"`."""
+    digits = str(lab).partition("_")[0]
+    known = {row.number for row in LABS}
+    if digits.isdecimal() and f"{int(digits):02d}" in known:
+        return f"{int(digits):02d}"
+    raise ValueError(f"there is no lab {lab!r}; the labs are {', '.join(sorted(known))}")
+
+
+def lab(number: str | int) -> Lab:
+    """The row of one lab."""
+    wanted = lab_number(number)
+    return next(row for row in LABS if row.number == wanted)
