@@ -1,0 +1,11 @@
+# mutant: infero.generate.recompute_loop
+# diagnosis: forgets-to-append
+# story: the model never sees its own tokens
+#| exercise: infero.generate.recompute_loop
+def recompute_loop(next_logits, pick, prompt, max_new_tokens, stop_tokens):
+    tokens = list(prompt)
+    for _ in range(max_new_tokens):
+        token = pick(next_logits(tokens), len(tokens))
+        if token in stop_tokens:
+            return
+        yield token

@@ -1,0 +1,7 @@
+# mutant: infero.model.rms_norm
+# diagnosis: one-plus-weight
+# story: Gemma's convention, 1 + weight
+#| exercise: infero.model.rms_norm
+def rms_norm(x, weight, eps):
+    wide = x.float()
+    return (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)).to(x.dtype) * (1 + weight)

@@ -1,0 +1,8 @@
+# mutant: infero.model.rope
+# story: takes the angles for degrees
+#| exercise: infero.model.rope
+def rope(x, positions, inv_freq):
+    angles = torch.deg2rad(positions.float()[:, None] * inv_freq)
+    cos, sin = angles.cos()[:, None].to(x.dtype), angles.sin()[:, None].to(x.dtype)
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)

@@ -1,0 +1,10 @@
+# mutant: infero.model.rope
+# story: assumes that the positions follow each other
+#| exercise: infero.model.rope
+def rope(x, positions, inv_freq):
+    positions = positions[0] + torch.arange(x.shape[0])
+    angles = positions.float()[:, None] * inv_freq
+    cos, sin = angles.cos()[:, None].to(x.dtype), angles.sin()[:, None].to(x.dtype)
+
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)

@@ -1,0 +1,11 @@
+# mutant: infero.model.rope
+# diagnosis: positions-from-one
+# story: starts at position 1
+#| exercise: infero.model.rope
+def rope(x, positions, inv_freq):
+    positions = positions + 1
+    angles = positions.float()[:, None] * inv_freq
+    cos, sin = angles.cos()[:, None].to(x.dtype), angles.sin()[:, None].to(x.dtype)
+
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)

@@ -1,0 +1,8 @@
+# mutant: infero.model.rope
+# story: forgets to go back to x's dtype
+#| exercise: infero.model.rope
+def rope(x, positions, inv_freq):
+    angles = positions.float()[:, None] * inv_freq
+    cos, sin = angles.cos()[:, None], angles.sin()[:, None]
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)

@@ -1,0 +1,6 @@
+# mutant: infero.model.swiglu
+# diagnosis: silu-on-up
+# story: the operands are swapped
+#| exercise: infero.model.swiglu
+def swiglu(gate, up):
+    return gate * F.silu(up)

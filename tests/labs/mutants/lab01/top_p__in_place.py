@@ -1,0 +1,11 @@
+# mutant: infero.sampling.top_p
+# diagnosis: mutates-input
+# story: writes into the caller's logits
+#| exercise: infero.sampling.top_p
+def top_p(logits, p):
+    probs = logits.softmax(dim=-1)
+    ordered, order = probs.sort(dim=-1, descending=True)
+    before = ordered.cumsum(dim=-1) - ordered
+    drop_sorted = (before >= p[:, None]) & (p < 1)[:, None]
+    drop = torch.zeros_like(drop_sorted).scatter(-1, order, drop_sorted)
+    return logits.masked_fill_(drop, -math.inf)

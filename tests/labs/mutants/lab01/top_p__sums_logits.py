@@ -1,0 +1,10 @@
+# mutant: infero.sampling.top_p
+# diagnosis: sums-logits
+# story: adds up logits, not probabilities
+#| exercise: infero.sampling.top_p
+def top_p(logits, p):
+    ordered, order = logits.sort(dim=-1, descending=True)
+    before = ordered.cumsum(dim=-1) - ordered
+    drop_sorted = (before >= p[:, None]) & (p < 1)[:, None]
+    drop = torch.zeros_like(drop_sorted).scatter(-1, order, drop_sorted)
+    return logits.masked_fill(drop, -math.inf)
