@@ -60,6 +60,7 @@ LABS: tuple[Lab, ...] = (
 )
 
 _LAB01 = "infero.lab.checks.lab01"
+_LAB02 = "infero.lab.checks.lab02"
 
 PIECES: tuple[Piece, ...] = (
     # Lab 1: from prompt to token.
@@ -121,6 +122,48 @@ PIECES: tuple[Piece, ...] = (
         configuration="naive",
     ),
     # Lab 2: GPUs and the memory wall.
+    Piece(
+        "infero.roofline.count_weights",
+        lab="02",
+        exercise="1",
+        title="Weights that every token meets",
+        check=f"{_LAB02}:count_weights",
+        configuration="roofline",
+    ),
+    Piece(
+        "infero.roofline.kv_bytes",
+        lab="02",
+        exercise="2",
+        title="Bytes of keys and values a step moves",
+        check=f"{_LAB02}:kv_bytes",
+        configuration="roofline",
+    ),
+    Piece(
+        "infero.roofline.step_flops",
+        lab="02",
+        exercise="3",
+        title="Operations of a step, prefill or decode",
+        check=f"{_LAB02}:step_flops",
+        configuration="roofline",
+        points=20,
+    ),
+    Piece(
+        "infero.roofline.roofline_time_s",
+        lab="02",
+        exercise="4",
+        title="The roofline",
+        check=f"{_LAB02}:roofline_time_s",
+        configuration="roofline",
+    ),
+    Piece(
+        "infero.roofline.critical_batch",
+        lab="02",
+        exercise="5",
+        title="The batch at which decode turns compute-bound",
+        check=f"{_LAB02}:critical_batch",
+        configuration="roofline",
+        points=15,
+    ),
     # Lab 3: measuring honestly.
 )
 
@@ -133,11 +176,11 @@ class UnknownPiece(KeyError):
 
 
 def find(name: str) -> Piece:
-    """The piece called `name`: its dotted name, or the last part where only one piece has it."""
+    """The piece called `name`: its dotted name, or the end of it (`sampling.top_p`, `top_p`)."""
     for piece in PIECES:
         if piece.name == name:
             return piece
-    short = [piece for piece in PIECES if piece.attribute == name]
+    short = [piece for piece in PIECES if piece.name.endswith(f".{name}")]
     if len(short) == 1:
         return short[0]
     if short:

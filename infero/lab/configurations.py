@@ -1,0 +1,61 @@
+"""Engine runs that really call each piece: `CONFIGURATIONS[piece.configuration]()`.
+
+Each runs the engine itself, on a random model of a few thousand weights made here, so it needs no
+file and takes milliseconds. A test counts that every piece of the table is called by its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from infero.model import Model
+
+
+@cache
+def tiny_model() -> Model:
+    """Two layers, four query and two KV heads of 8, vocabulary 32; random weights, no tokenizer."""
+    from infero.model import ModelConfig, random_model
+
+    return random_model(
+        ModelConfig(
+            architecture="llama", vocab_size=32, hidden_size=32, intermediate_size=48, num_layers=2,
+            num_heads=4, num_kv_heads=2, head_dim=8, max_context=64,
+        ),
+        seed=1,
+    )
+
+
+def generate(use_cache: bool, temperature: float = 0.0) -> list[int]:
+    """Six tokens of the tiny model after a prompt of three."""
+    from infero.llm import LLM
+    from infero.sampling import SamplingParams
+
+    params = SamplingParams(
+        temperature=temperature, top_k=8, top_p=0.9, seed=3, max_tokens=6, ignore_eos=True
+    )
+    return LLM(tiny_model(), use_cache=use_cache).generate([1, 2, 3], params)[0].tokens
+
+
+def naive() -> None:
+    """Chapter 1's engine: greedy, everything recomputed for every token."""
+    generate(use_cache=False)
+
+
+def cached() -> None:
+    """Greedy with the KV cache."""
+    generate(use_cache=True)
+
+
+def sampled() -> None:
+    """With the cache, temperature 0.8, top-k 8 and top-p 0.9."""
+    generate(use_cache=True, temperature=0.8)
+
+
+CONFIGURATIONS: dict[str, Callable[[], None]] = {
+    "naive": naive,
+    "cached": cached,
+    "sampled": sampled,
+}
