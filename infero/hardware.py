@@ -149,9 +149,9 @@ DEVICES: dict[str, Device] = {device.slug: device for device in _TABLE}
 
 def device(slug: str) -> Device:
     """The datasheet row of a device, by slug (`h100`) or name; ParameterError lists them."""
-    key = slug.lower().strip()
+    key = slug.lower().strip().removesuffix("gb")
     for row in _TABLE:
-        if key in (row.slug, row.name.lower()):
+        if key in (row.slug, row.name.lower().removesuffix("gb")):
             return row
     raise ParameterError(f"No device {slug!r}; known devices: {', '.join(DEVICES)}, or cpu.")
 
@@ -159,18 +159,25 @@ def device(slug: str) -> Device:
 def measured(slug: str) -> Device:
     """The device with the limits that results/ recorded for it, or its datasheet row.
 
-    Bandwidth becomes the measured read limit, bf16 the measured matmul rate. A format that was
-    not measured keeps its datasheet rate; `evidence` says which kind of row came back.
+    Bandwidth becomes the measured read limit, bf16 and fp8 the measured matmul rates. A format
+    that was not measured keeps its datasheet rate; `evidence` says which kind of row came back.
     """
     from infero import results
 
     row = device(slug)
-    try:
-        read = results.get(f"{row.slug}/limits/read_bandwidth")
-        matmul = results.get(f"{row.slug}/limits/matmul_bf16")
-    except (results.ResultMissing, FileNotFoundError):
+
+    def recorded(name: str) -> Any:
+        try:
+            return results.get(f"{row.slug}/limits/{name}")
+        except (results.ResultMissing, FileNotFoundError):
+            return None
+
+    read, bf16, fp8 = (recorded(n) for n in ("read_bandwidth", "matmul_bf16", "matmul_fp8"))
+    if read is None or bf16 is None:
         return row
-    rates = dict(row.peak_flops_per_s, bf16=float(matmul.value), fp16=float(matmul.value))
+    rates = dict(row.peak_flops_per_s, bf16=float(bf16.value), fp16=float(bf16.value))
+    if fp8 is not None:
+        rates["fp8"] = float(fp8.value)
     return replace(
         row, bandwidth_bytes_per_s=float(read.value), peak_flops_per_s=rates,
         evidence="measured", date=str(read.date)[:10],

@@ -23,6 +23,8 @@ from infero.hardware import Device
 
 ACTIVATION_BYTES = 2  # hidden states travel between kernels in a 16-bit format
 LOGIT_BYTES = 4  # the engine returns float32 logits
+# int4 as commonly stored: a 16-bit scale and a 16-bit zero point for every 128 weights.
+FORMAT_BITS = {"fp32": 32.0, "bf16": 16.0, "fp16": 16.0, "fp8": 8.0, "int8": 8.0, "int4": 4.25}
 
 
 class Shape(Protocol):
@@ -94,20 +96,20 @@ def shape(name: str) -> ModelShape:
 # ---------------------------------------------------------------- pieces (Lab 2)
 
 
-def weight_bytes(config: Shape, weight_bits: float = 16) -> float:
-    """Bytes of weights that one step reads: every matrix of every layer once, and the head.
+def count_weights(config: Shape) -> tuple[float, float]:
+    """Weights that multiply every token: (those of all layers together, those of the head).
 
-    Per layer: query and output [heads * dim, hidden], key and value [kv_heads * dim, hidden],
-    gate, up and down [intermediate, hidden]; once: the head [vocab, hidden], tied or not. The
-    embedding is looked up row by row and norms are small: neither counts. `weight_bits` is per
-    weight and may be fractional (4-bit values with a 16-bit scale per group of 64 have 4.25).
+    Per layer: query and output projections between hidden and heads * dim, key and value
+    projections from hidden to kv_heads * dim, and three MLP matrices (gate, up, down) between
+    hidden and intermediate. Once: the head, hidden to vocabulary, which is read in full whether
+    or not it is tied to the embedding. The embedding is looked up row by row and norms are
+    tiny: neither counts.
     """
     hidden = config.hidden_size
     queries = config.num_heads * config.head_dim
     keys = config.num_kv_heads * config.head_dim
     layer = hidden * (2 * queries + 2 * keys + 3 * config.intermediate_size)
-    head = config.vocab_size * hidden
-    return (config.num_layers * layer + head) * weight_bits / 8
+    return config.num_layers * layer, hidden * config.vocab_size
 
 
 def kv_bytes(config: Shape, batch: int, new: int, context: int, kv_bits: float = 16) -> float:
@@ -121,16 +123,17 @@ def kv_bytes(config: Shape, batch: int, new: int, context: int, kv_bits: float =
     return batch * (new + context) * per_token
 
 
-def step_flops(config: Shape, batch: int, new: int, context: int) -> float:
+def step_flops(config: Shape, weights: tuple[float, float], batch: int, new: int,
+               context: int) -> float:
     """Floating-point operations of one step; a multiply and its add count as two.
 
-    Each new token of each request passes through every layer matrix; only the last new token of
-    a request passes through the head. In each layer and query head, a query meets each key it
-    may see (causally: itself and everything before) with one dot product over `dim` for the
-    score and one multiply-add over `dim` for the value. Elementwise work is not counted.
+    `weights` is (all layers, head) as `count_weights` gives it. Every new token of every request
+    passes through the layers' weights; only the last new token of a request passes through the
+    head. In each layer and query head a query meets each key it may see (itself and everything
+    before it) with one multiply-add per element of head_dim for the score and one for the value.
+    Softmax, norms and activations are not counted.
     """
-    head = config.vocab_size * config.hidden_size
-    layers = weight_bytes(config, weight_bits=8) - head  # at 8 bits: bytes = weights
+    layers, head = weights
     matrices = 2 * batch * (new * layers + head)
     pairs = new * context - new * (new - 1) / 2  # (query, visible key) pairs of one request
     attention = 4 * batch * pairs * config.num_layers * config.num_heads * config.head_dim
@@ -164,6 +167,14 @@ def critical_batch(fixed_bytes: float, request_bytes: float, request_flops: floa
 # ---------------------------------------------------------------- the rest of the traffic
 
 
+def weight_bytes(config: Shape, weight_bits: float = 16) -> float:
+    """Bytes of weights that one step reads, each once, at `weight_bits` a weight.
+
+    The width may be fractional: 4-bit values with 16-bit scale and zero per 128 have 4.25.
+    """
+    return sum(count_weights(config)) * weight_bits / 8
+
+
 def activation_bytes(config: Shape, batch: int, new: int) -> float:
     """Bytes of hidden states written by one kernel and read by the next, and of the logits.
 
@@ -185,7 +196,7 @@ def activation_bytes(config: Shape, batch: int, new: int) -> float:
 
 def parameters(config: Shape) -> float:
     """Number of weights: the matrices, the embedding where it is not the head, the norms."""
-    matrices = weight_bytes(config, weight_bits=8)
+    matrices = sum(count_weights(config))
     embedding = 0 if config.tie_embeddings else config.vocab_size * config.hidden_size
     norms = (2 * config.num_layers + 1) * config.hidden_size
     if getattr(config, "qk_norm", False):
@@ -266,7 +277,7 @@ def predict(config: Shape, device: Device, *, batch: int = 1, new: int = 1, cont
     weights = weight_bytes(config, weight_bits)
     cache = kv_bytes(config, batch, new, context, kv_bits)
     activations = activation_bytes(config, batch, new)
-    flops = step_flops(config, batch, new, context)
+    flops = step_flops(config, count_weights(config), batch, new, context)
     peak, bandwidth = device.peak(compute), device.bandwidth_bytes_per_s
     moved = weights + cache + activations
     needed = memory_needed_bytes(config, batch, context, weight_bits, kv_bits)
@@ -286,7 +297,7 @@ def predict_critical_batch(config: Shape, device: Device, context: int, *,
     return critical_batch(
         weight_bytes(config, weight_bits),
         kv_bytes(config, 1, 1, context, kv_bits) + activation_bytes(config, 1, 1),
-        step_flops(config, 1, 1, context),
+        step_flops(config, count_weights(config), 1, 1, context),
         device.peak(compute), device.bandwidth_bytes_per_s,
     )
 
@@ -312,6 +323,22 @@ def seconds(value: float) -> str:
     return f"{value:.3g} s"
 
 
+def bits_of(spec: str | float) -> float:
+    """Bits a number takes, from a format's name (`int4` counts its scales: 4.25) or a number."""
+    if isinstance(spec, str):
+        if spec not in FORMAT_BITS:
+            raise ParameterError(
+                f"{spec!r} is no known number format; there are {', '.join(FORMAT_BITS)}."
+            )
+        return FORMAT_BITS[spec]
+    return spec
+
+
+def brief(value: float) -> str:
+    """A number with three digits, and thousands written out."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def main_table(model: str | Shape = "smollm2-135m", device: str | Device | None = None, *,
                batch: tuple[int, ...] = (1, 8, 32, 128), context: int = 1024,
                prompt: int | None = None, weight_bits: float = 16, kv_bits: float = 16,
@@ -324,34 +351,59 @@ def main_table(model: str | Shape = "smollm2-135m", device: str | Device | None 
     config = shape(model) if isinstance(model, str) else model
     target = hardware.resolve(device)
     prompt = context if prompt is None else prompt
-    steps = [(f"prefill {prompt:,}", 1, prompt, prompt)]
-    steps += [(f"decode × {b}", b, 1, context) for b in batch]
-    rows = []
+    steps = [(f"prefill {prompt}", 1, prompt, prompt)]
+    steps += [(f"decode ×{b}", b, 1, context) for b in batch]
+    rows, too_large = [], []
     for label, requests, new, length in steps:
         p = predict(config, target, batch=requests, new=new, context=length,
                     weight_bits=weight_bits, kv_bits=kv_bits, compute=compute)
         rows.append([
-            label, f"{p.weights_bytes / 1e9:.3g}", f"{p.kv_cache_bytes / 1e9:.3g}",
-            f"{p.flops / 1e9:,.3g}", f"{p.intensity:.3g}", p.bound, seconds(p.time_s),
-            f"{p.tokens_per_s:,.0f}", "yes" if p.fits else "no",
+            label, f"{p.weights_bytes / 1e9:.3g} GB", f"{p.kv_cache_bytes / 1e9:.2g} GB",
+            brief(p.flops / 1e12), brief(p.intensity), p.bound, seconds(p.time_s),
+            brief(p.tokens_per_s),
         ])
+        if not p.fits:
+            too_large.append(f"{label} ({p.memory_needed_bytes / 1e9:,.0f} GB)")
     name = getattr(config, "name", "model") or "model"
     turn = predict_critical_batch(config, target, context, weight_bits=weight_bits,
                                   kv_bits=kv_bits, compute=compute)
     turning = "at no batch size" if math.isinf(turn) else f"at batch {math.ceil(turn):,}"
+    memory = f"Not in {target.memory_bytes / 1e9:,.0f} GB of memory: {', '.join(too_large)}."
     return Table(
         title=f"{name}, {weight_bits:g}-bit weights, {kv_bits:g}-bit cache, on {target.name}",
-        columns=["step", "weights GB", "cache GB", "Gflop", "flop/byte", "bound", "least time",
-                 "tokens/s", "fits"],
+        columns=["step", "weights", "KV", "Tflop", "flop/B", "bound", "time", "tok/s"],
         rows=rows,
         notes=[
             (f"{target.bandwidth_bytes_per_s / 1e9:,.0f} GB/s and "
              f"{target.peak(compute) / 1e12:,.3g} TFLOP/s ({compute}): {target.evidence}, "
              f"{target.date}; ridge {target.ridge(compute):,.0f} flop/byte."),
             f"At context {context:,} decode turns compute-bound {turning}.",
+            *([memory] if too_large else []),
             "These are lower bounds on time. How close a real engine comes: chapter 2.",
         ],
     )
+
+
+def print_prediction(model: str | Shape, device: str | Device | None = None, *, batch: int = 1,
+                     context: int = 1024, weights: str | float = "bf16",
+                     kv: str | float = "bf16") -> None:
+    """`infero roofline`: the table at batch 1, the batch asked for, and its neighbours."""
+    from rich import box
+    from rich import table as rich_table
+    from rich.console import Console
+
+    batches = tuple(sorted({1, 8, 64, batch})) if batch == 1 else tuple(sorted({1, batch}))
+    content = main_table(model, device, batch=batches, context=context,
+                         weight_bits=bits_of(weights), kv_bits=bits_of(kv))
+    table = rich_table.Table(title=content.title, box=box.SIMPLE)
+    for index, column in enumerate(content.columns):
+        table.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
+    for row in content.rows:
+        table.add_row(*row)
+    console = Console()
+    console.print(table)
+    for note in content.notes:
+        console.print(note, style="dim", highlight=False)
 
 
 def as_json() -> dict[str, Any]:

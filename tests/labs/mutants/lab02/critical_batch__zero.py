@@ -1,0 +1,10 @@
+# mutant: infero.roofline.critical_batch
+# diagnosis: divides-by-zero
+# story: infinite only where a request costs more bytes than operations
+#| exercise: infero.roofline.critical_batch
+def critical_batch(fixed_bytes, request_bytes, request_flops, flops_per_s, bytes_per_s):
+    import math
+    gain = request_flops / flops_per_s - request_bytes / bytes_per_s
+    if gain < 0:
+        return math.inf
+    return fixed_bytes / bytes_per_s / gain

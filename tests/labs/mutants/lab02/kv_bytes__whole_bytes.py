@@ -1,0 +1,6 @@
+# mutant: infero.roofline.kv_bytes
+# story: divided the bits with //: right for 16 and 8 bits only
+#| exercise: infero.roofline.kv_bytes
+def kv_bytes(config, batch, new, context, kv_bits=16):
+    per_token = 2 * config.num_layers * config.num_kv_heads * config.head_dim * (kv_bits // 8)
+    return batch * (new + context) * per_token

@@ -1,0 +1,8 @@
+# mutant: infero.roofline.step_flops
+# diagnosis: kv-heads
+# story: used the KV heads for the queries
+#| exercise: infero.roofline.step_flops
+def step_flops(config, weights, batch, new, context):
+    layers, head = weights
+    pairs = new * context - new * (new - 1) / 2
+    return 2 * batch * (new * layers + head) + 4 * batch * pairs * config.num_layers * config.num_kv_heads * config.head_dim

@@ -1,0 +1,8 @@
+# mutant: infero.roofline.step_flops
+# diagnosis: new-only
+# story: attention among the new tokens only, the cache forgotten
+#| exercise: infero.roofline.step_flops
+def step_flops(config, weights, batch, new, context):
+    layers, head = weights
+    pairs = new * (new + 1) / 2
+    return 2 * batch * (new * layers + head) + 4 * batch * pairs * config.num_layers * config.num_heads * config.head_dim
