@@ -54,8 +54,16 @@ def sampled() -> None:
     generate(use_cache=True, temperature=0.8)
 
 
+def roofline() -> None:
+    """The table of `infero roofline` for a card of the datasheet table."""
+    from infero import roofline as module
+
+    module.main_table("llama-3-8b", "h100", batch=(1, 64), context=512)
+
+
 CONFIGURATIONS: dict[str, Callable[[], None]] = {
     "naive": naive,
     "cached": cached,
     "sampled": sampled,
+    "roofline": roofline,
 }

@@ -24,6 +24,13 @@ _lab: str | None = None
 _engines: dict[tuple[Any, ...], Any] = {}
 
 
+def forget() -> None:
+    """Drop the lab that was started and the engines built (for tests)."""
+    global _lab
+    _lab = None
+    _engines.clear()
+
+
 # -- start ----------------------------------------------------------------------------------------
 
 

@@ -1,5 +1,9 @@
 """The swap: a learner's function in the place of the engine's.
 
+A piece has three possible sources, and the first there is wins: the learner's function, a Triton
+kernel, the PyTorch oracle. The engine's own function chooses between the last two; a learner's
+function takes its place whole.
+
 Engine code reaches a piece only as `module.name` at call time, so setting the module's attribute is
 all there is to it. Installing counts a generation up, and an `LLM` built before refuses to step
 after. A spawned process calls `reinstall()`, which reads the learner's folder again. Chapter 1's lab
@@ -28,6 +32,7 @@ class Installed:
 
     function: Function
     fingerprint: str
+    captured: bool = False
 
 
 _references: dict[str, Function] = {}
@@ -62,6 +67,12 @@ def reference(name: str) -> Function:
 def installed(name: str) -> bool:
     """Whether the learner's function runs in the place of piece `name`."""
     return name in _installed
+
+
+def uncaptured() -> list[str]:
+    """Installed pieces that have not passed a capture check: the runner must not compile or
+    capture a step that calls them, and names them when it falls back (chapter 16)."""
+    return [name for name, entry in _installed.items() if not entry.captured]
 
 
 def install(name: str, function: Function, text: str = "") -> None:
