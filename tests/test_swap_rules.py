@@ -24,12 +24,12 @@ from infero.sampling import SamplingParams
 ROOT = Path(__file__).resolve().parents[1]
 GREEDY = SamplingParams(temperature=0.0, max_tokens=4, ignore_eos=True)
 NORM = "infero.model.rms_norm"
-RIGHT = f'''\
+RIGHT = f"""\
 #| exercise: {NORM}
 def rms_norm(x, weight, eps):
     wide = x.float()
     return (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)).to(x.dtype) * weight
-'''
+"""
 WRONG = RIGHT.replace(" + eps", "")
 
 
@@ -147,7 +147,9 @@ def violations(source: str, module: str, names: set[str]) -> list[str]:
     return found
 
 
-ENGINE = [p for p in sorted((ROOT / "infero").rglob("*.py")) if "lab" not in p.relative_to(ROOT).parts]
+ENGINE = [
+    p for p in sorted((ROOT / "infero").rglob("*.py")) if "lab" not in p.relative_to(ROOT).parts
+]
 
 
 @pytest.mark.parametrize("path", ENGINE, ids=lambda p: str(p.relative_to(ROOT)))
@@ -163,7 +165,7 @@ def test_b_engine_reaches_pieces_at_call_time(path: Path) -> None:
     "from infero.model import *",
     "from infero import model\nTABLE = {'norm': model.rms_norm}",
     "from infero import model as m\ndef f(norm=m.rms_norm): ...",
-    "import functools\nfrom infero import model\ndef f(): return functools.partial(model.rms_norm, eps=1)",
+    "from infero import model as m\ndef f(): return partial(m.rms_norm, eps=1)",
     "import infero.model\nnorm = infero.model.rms_norm",
     "import infero.model\nclass A(infero.model.rms_norm): ...",
     "from infero import model\nX = model.rms_norm(1, 2, 3)",
@@ -184,7 +186,9 @@ def test_b_calls_are_allowed(source: str) -> None:
 
 def test_b_in_its_own_module() -> None:
     assert not violations("def rms_norm(): ...\ndef f(): return rms_norm()", "infero.model", {NORM})
-    assert violations("def rms_norm(): ...\ndef f(): return map(rms_norm, [])", "infero.model", {NORM})
+    assert violations(
+        "def rms_norm(): ...\ndef f(): return map(rms_norm, [])", "infero.model", {NORM}
+    )
     assert violations("def rms_norm(): ...\nnorm = rms_norm", "infero.model", {NORM})
 
 
@@ -267,7 +271,7 @@ def test_d_kernel_and_wrapper_in_one_cell() -> None:
 def test_d_a_jit_function_is_never_swapped() -> None:
     pytest.importorskip("triton")
     text = (
-        f"#| exercise: {NORM}\nimport triton\n\n@triton.jit\ndef rms_norm(x, weight, eps):\n    pass\n"
+        f"#| exercise: {NORM}\nimport triton\n\n@triton.jit\ndef rms_norm(x, w, eps):\n    pass\n"
     )
     with pytest.raises(Mistake, match="plain function") as caught:
         candidate.load(pieces.find(NORM), text)

@@ -1,8 +1,8 @@
 """What the labs import: `from infero import lab`.
 
-Importing it inside IPython registers the transformer that knows exercise cells (`cells.py`); outside
-IPython that does nothing. Everything else is loaded when it is first used, so that the table of
-pieces can be read without torch. Chapter 1's lab introduces the calls.
+Importing it inside IPython registers the transformer that knows exercise cells (`cells.py`);
+outside IPython that does nothing. Everything else is loaded when it is first used, so that the
+table of pieces can be read without torch. Chapter 1's lab introduces the calls.
 """
 
 from __future__ import annotations

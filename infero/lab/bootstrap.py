@@ -1,8 +1,8 @@
 """The first cell of every lab.
 
-On the learner's own machine it installs nothing. On Colab it installs the release of the engine that
-the notebook was written for, from the repository that `make set-repo` names; before that has been
-run there is no repository to name, so the cell only starts the lab.
+On the learner's own machine it installs nothing. On Colab it installs the release of the engine
+that the notebook was written for, from the repository that `make set-repo` names; before that has
+been run there is no repository to name, so the cell only starts the lab.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ def cell(lab: str, repository_url: str | None = None, version: str | None = None
     if version is None:
         from infero import __version__ as version
     text = COLAB_CELL.format(
-        lab=lab, repository=repository_url.rstrip("/").removesuffix(".git") + ".git", version=version
+        lab=lab,
+        repository=repository_url.rstrip("/").removesuffix(".git") + ".git",
+        version=version,
     )
     return text.rstrip("\n")

@@ -1,8 +1,9 @@
 """From the text of an exercise cell to a function: the candidate.
 
 The text goes into a real file under a fixed header of imports, those of the reference's own module,
-and the file is imported. So tracebacks show the learner's lines, Triton finds its source, and a name
-that only another cell of the notebook defines is found out here, before the engine would miss it.
+and the file is imported. So tracebacks show the learner's lines, Triton finds its source, and a
+name that only another cell of the notebook defines is found out here, before the engine would
+miss it.
 """
 
 from __future__ import annotations
@@ -122,7 +123,9 @@ def free_names(tree: ast.Module) -> set[str]:
     """Global names the code reads and does not define itself."""
     bare = ast.fix_missing_locations(_NoAnnotations().visit(ast.parse(ast.unparse(tree))))
     top = symtable.symtable(ast.unparse(bare), "cell", "exec")
-    defined: set[str] = {s.get_name() for s in top.get_symbols() if s.is_assigned() or s.is_imported()}
+    defined: set[str] = {
+        s.get_name() for s in top.get_symbols() if s.is_assigned() or s.is_imported()
+    }
     read: set[str] = set()
     tables = [top]
     while tables:
@@ -134,7 +137,10 @@ def free_names(tree: ast.Module) -> set[str]:
                 read.add(symbol.get_name())
             if table is not top and symbol.is_declared_global() and symbol.is_assigned():
                 defined.add(symbol.get_name())
-    return {name for name in read - defined if not hasattr(builtins, name)} - {"__name__", "__file__"}
+    return {name for name in read - defined if not hasattr(builtins, name)} - {
+        "__name__",
+        "__file__",
+    }
 
 
 def _names_bound(text: str) -> set[str]:
@@ -197,7 +203,8 @@ def load_saved(piece: Piece, top: str, text: str, path: Path, first_line: int) -
     missing = [
         line
         for line in header(piece, text).splitlines()
-        if line.startswith(("import ", "from ")) and not _names_bound(line) <= have | {"annotations"}
+        if line.startswith(("import ", "from "))
+        and not _names_bound(line) <= have | {"annotations"}
     ]
     # Everything above the section is one padded header, so that line numbers stay true.
     head = top.rstrip("\n") + ("\n" + "; ".join(missing) if missing else "")
@@ -222,7 +229,8 @@ def _parse(text: str, where: str) -> ast.Module:
         line = lines[number - 1].strip() if number <= len(lines) else ""
         if line.startswith(("%", "!")) or line.endswith("?"):
             words = (
-                f"Line {number} of {where} is a command of the notebook and not Python:\n    {line}\n"
+                f"Line {number} of {where} is a command of the notebook and not Python:\n    "
+                f"{line}\n"
                 "Move it to a cell of its own."
             )
         else:
@@ -249,7 +257,8 @@ def _import(piece: Piece, source: str, cell: Cell, top: str) -> Candidate:
     function = module.__dict__.get(piece.attribute)
     if function is None:
         raise Mistake(
-            f"{cell.where.capitalize()} defines no function called `{piece.attribute}`.", "no-function"
+            f"{cell.where.capitalize()} defines no function called `{piece.attribute}`.",
+            "no-function",
         )
     if not isinstance(function, types.FunctionType):
         raise Mistake(
@@ -273,16 +282,19 @@ def _at_import(error: Exception, cell: Cell) -> str:
 
 def _refuse_answer_key(piece: Piece, tree: ast.Module) -> None:
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module == piece.module:
-            if any(alias.name in (piece.attribute, "*") for alias in node.names):
-                raise Mistake(
-                    f"This calls the answer key: line {node.lineno} imports {piece.name}, which is "
-                    "what you are writing.",
-                    "answer-key",
-                )
+        if not isinstance(node, ast.ImportFrom) or node.module != piece.module:
+            continue
+        if any(alias.name in (piece.attribute, "*") for alias in node.names):
+            raise Mistake(
+                f"This calls the answer key: line {node.lineno} imports {piece.name}, which is "
+                "what you are writing.",
+                "answer-key",
+            )
 
 
-def check_signature(piece: Piece, function: Callable[..., Any], reference: Callable[..., Any]) -> None:
+def check_signature(
+    piece: Piece, function: Callable[..., Any], reference: Callable[..., Any]
+) -> None:
     """Raise Mistake unless the candidate can be called as the engine calls the reference."""
     import inspect
 

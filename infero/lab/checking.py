@@ -1,9 +1,10 @@
 """What a check of an exercise is written with: `Check`, `Mistake` and the rest.
 
-A check is a function of one `Check`. It feeds the candidate random inputs through `c.call`, compares
-what comes back with an oracle through `c.expect_close` or `c.expect_equal`, and returns None when all
-is well. Anything wrong leaves as a `Mistake`, whose words are meant for the learner and whose key is
-meant for tests and graders. `comparing.py` finds the words for two tensors that differ.
+A check is a function of one `Check`. It feeds the candidate random inputs through `c.call`,
+compares what comes back with an oracle through `c.expect_close` or `c.expect_equal`, and returns
+None when all is well. Anything wrong leaves as a `Mistake`, whose words are meant for the learner
+and whose key is meant for tests and graders. `comparing.py` finds the words for two tensors that
+differ.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ class Mistake(Exception):
 class Unfinished(Mistake):
     """The exercise is not written yet."""
 
-    def __init__(self, words: str = "Not written yet: the cell still raises NotImplementedError.") -> None:
+    def __init__(
+        self, words: str = "Not written yet: the cell still raises NotImplementedError."
+    ) -> None:
         super().__init__(words, key="unfinished")
 
 
@@ -66,8 +69,8 @@ class Cell:
 class Check:
     """One check of one candidate.
 
-    `reference` is the finished function (a copy that the tripwire does not touch); `guard()` is held
-    while the learner's code runs.
+    `reference` is the finished function (a copy that the tripwire does not touch); `guard()` is
+    held while the learner's code runs.
     """
 
     name: str
@@ -136,7 +139,8 @@ class Check:
             raise self.explain(error, args, kwargs) from error
 
     def explain(self, error: BaseException, args: Any = (), kwargs: Any = None) -> Mistake:
-        """The mistake that an exception of the candidate amounts to, with the learner's own line."""
+        """The mistake that an exception of the candidate amounts to, with the learner's own "
+        "line."""
         place, line = self._place(error)
         if isinstance(error, NotImplementedError) and _from_stub(error, line):
             return Unfinished()
@@ -148,12 +152,15 @@ class Check:
             return Mistake(words, key="signature")
         details = []
         if args or kwargs:
-            shown = [f"{k} = {v}" for k, v in _describe_arguments(self.reference, args, kwargs or {})]
+            shown = [
+                f"{k} = {v}" for k, v in _describe_arguments(self.reference, args, kwargs or {})
+            ]
             details = ["It was called with " + "; ".join(shown) + "."]
         return Mistake(f"Your code stopped with an error{place}\n{words}", "raises", details)
 
     def _place(self, error: BaseException) -> tuple[str, str]:
-        """Where in the learner's cell an exception comes from, in words, and the text of the line."""
+        """Where in the learner's cell an exception comes from, in words, and the text of the "
+        "line."""
         if self.cell is None:
             return "", ""
         for frame in reversed(traceback.extract_tb(error.__traceback__)):
@@ -167,7 +174,8 @@ class Check:
             if not comparing.same_bits(now, then):
                 name = _argument_name(self.reference, label)
                 raise Mistake(
-                    f"Your function changes its input `{name}`. The engine still needs the old values: "
+                    f"Your function changes its input `{name}`. The engine still needs the old "
+                    "values: "
                     "work on a new tensor (an operation that ends in _ or an assignment to a slice "
                     f"of `{name}` writes into it).",
                     key="mutates-input",

@@ -57,13 +57,15 @@ def compare(
     if wanted is not None and got.dtype != wanted:
         return Difference(
             f"{_cap(subject)} should have dtype {_dtype(wanted)}; yours has {_dtype(got.dtype)}. "
-            f"Compute in whatever precision you need and convert at the end: `.to({_dtype(wanted)})`"
+            "Compute in whatever precision you need and convert at the end: "
+            f"`.to({_dtype(wanted)})`"
             " (or the dtype of the input).",
             "wrong-dtype",
         )
     if got.device != want.device:
         return Difference(
-            f"{_cap(subject)} should be on device {want.device}; yours is on {got.device}. Make new "
+            f"{_cap(subject)} should be on device {want.device}; yours is on {got.device}. Make "
+            "new "
             "tensors with `device=` of the input.",
             "wrong-device",
         )
@@ -94,8 +96,9 @@ def _compare_values(
     import torch
 
     if got.is_complex() or want.is_complex():
-        got, want = torch.view_as_real(got.to(torch.complex128)), torch.view_as_real(
-            want.to(torch.complex128)
+        got, want = (
+            torch.view_as_real(got.to(torch.complex128)),
+            torch.view_as_real(want.to(torch.complex128)),
         )
     atol, rtol = _tolerances(got, atol, rtol)
     integers = not (got.dtype.is_floating_point or want.dtype.is_floating_point)
@@ -120,9 +123,10 @@ def _compare_values(
         )
 
     at = patterns.first(bad)
-    words = f"{_cap(subject)} differs{_at(at, axes)}: you gave {number(a[at])}, expected {number(b[at])}."
+    gave, expected = number(a[at]), number(b[at])
+    words = f"{_cap(subject)} differs{_at(at, axes)}: you gave {gave}, expected {expected}."
     if a.dim() == 0:
-        words = f"{_cap(subject)} is {number(a[at])}, expected {number(b[at])}."
+        words = f"{_cap(subject)} is {gave}, expected {expected}."
     details = []
     if a.numel() > 1:
         details.append(f"{_cap(_count(int(bad.sum()), bad.numel()))} values differ.")
@@ -209,8 +213,15 @@ def _compare_plain(
     if isinstance(want, (bool, int, float)) and isinstance(got, (bool, int, float, torch.Tensor)):
         a = torch.as_tensor(got, dtype=None if exact else torch.float64)
         b = torch.as_tensor(want, dtype=None if exact else torch.float64)
-        return _compare_values(a, b, axes, 1e-12 if atol is None else atol,
-                               1e-6 if rtol is None else rtol, subject, exact)
+        return _compare_values(
+            a,
+            b,
+            axes,
+            1e-12 if atol is None else atol,
+            1e-6 if rtol is None else rtol,
+            subject,
+            exact,
+        )
     if isinstance(want, (list, tuple)) and isinstance(got, (list, tuple)):
         return _compare_lists(got, want, axes, atol, rtol, subject, exact)
     if isinstance(want, (list, tuple)) and isinstance(got, torch.Tensor):

@@ -21,8 +21,15 @@ def tiny_model() -> Model:
 
     return random_model(
         ModelConfig(
-            architecture="llama", vocab_size=32, hidden_size=32, intermediate_size=48, num_layers=2,
-            num_heads=4, num_kv_heads=2, head_dim=8, max_context=64,
+            architecture="llama",
+            vocab_size=32,
+            hidden_size=32,
+            intermediate_size=48,
+            num_layers=2,
+            num_heads=4,
+            num_kv_heads=2,
+            head_dim=8,
+            max_context=64,
         ),
         seed=1,
     )

@@ -8,7 +8,6 @@ measurement needs.
 
 from __future__ import annotations
 
-import importlib
 import math
 import statistics
 import time
@@ -16,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from infero import results
 from infero.lab import mode
 from infero.lab.render import Card
 
@@ -76,33 +76,23 @@ class Result:
 
 def result(key: str) -> Result:
     """The recorded value of `key`, for example `lab.result("gpu/limits/read_bandwidth")`."""
-    found = importlib.import_module("infero.results").get(key)
-    return Result(key, float(found.value), str(found.unit), str(found.text), label_of(found))
+    found = results.get(key)
+    return Result(key, float(found.value), found.unit, found.text, found.label)
 
 
-def optional(key: str) -> Any:
-    """The recorded value of `key`, or None; a `*` for the device takes the first that has it."""
-    try:
-        results = importlib.import_module("infero.results")
-    except ImportError:
-        return None
+def optional(key: str) -> results.Value | None:
+    """The recorded value of `key`, or None; `*` for the device takes a CPU's before a GPU's."""
     device, _, rest = key.partition("/")
-    for each in results.devices() if device == "*" else [device]:
+    devices = [device]
+    if device == "*":
+        known = {each.partition("/")[0] for each in results.names()}
+        devices = sorted(known, key=lambda slug: (slug in results.GPU_ALIASES, slug))
+    for each in devices:
         try:
             return results.get(f"{each}/{rest}")
-        except LookupError:
+        except results.ResultMissing:
             continue
     return None
-
-
-def label_of(value: Any) -> str:
-    """Device and date of a recorded value: "NVIDIA H100, 2026-01-31"."""
-    device = getattr(value, "device", "")
-    if isinstance(device, dict):
-        device = device.get("name") or device.get("slug", "")
-    name = getattr(device, "name", device)
-    date = str(getattr(value, "date", ""))[:10]
-    return ", ".join(part for part in (str(name), date) if part)
 
 
 # -- predict, measure, reconcile ------------------------------------------------------------------
@@ -119,12 +109,17 @@ def predict(
     try:
         number = None if value is None else float(value)
     except (TypeError, ValueError):
-        raise TypeError(f"a prediction is a number in {unit or 'plain units'}, not {value!r}") from None
+        raise TypeError(
+            f"a prediction is a number in {unit or 'plain units'}, not {value!r}"
+        ) from None
     if number is None or not math.isfinite(number):
-        words = f"Put your own number{f' in {unit}' if unit else ''} in the line above and run this cell again. "
-        Card("warning", "no prediction yet", [
-            words + "A guess that is wrong teaches more than none; the lab goes on without it."
-        ]).show()
+        inside = f" in {unit}" if unit else ""
+        words = f"Put your own number{inside} in the cell above and run it again. "
+        Card(
+            "warning",
+            "no prediction yet",
+            [words + "A guess that is wrong teaches more than none; the lab goes on without it."],
+        ).show()
         return Prediction(key, None, unit, "nobody")
     made = Prediction(key, number, unit, "you")
     _keep("predictions", key, {"value": number, "unit": unit})
@@ -142,13 +137,19 @@ def measure(
     if where not in ("cpu", "gpu"):
         raise ValueError(f"where={where!r}: a measurement is made on 'cpu' or 'gpu'")
     if where == "gpu" and not _has_gpu():
-        found = importlib.import_module("infero.results").get(key)
-        device, _, date = label_of(found).rpartition(", ")
-        made = Measurement(key, float(found.value), unit or str(found.unit), device, date, True)
-        Card("replay", made.text, [
-            f"This machine has no GPU. The number was recorded on {made.device} on {made.date}; "
-            "nothing was measured just now."
-        ]).show()
+        found = results.get(key)
+        made = Measurement(
+            key, float(found.value), unit or found.unit, found.device, found.date[:10], True
+        )
+        Card(
+            "replay",
+            made.text,
+            [
+                f"This machine has no GPU. The number was recorded on {made.device} on "
+                f"{made.date}; "
+                "nothing was measured just now."
+            ],
+        ).show()
         return made
     value = fn()
     samples = [float(v) for v in value] if isinstance(value, Sequence) else [float(value)]
@@ -157,7 +158,13 @@ def measure(
     from infero.lab.session import device_words
 
     made = Measurement(
-        key, statistics.median(samples), unit, device_words(), time.strftime("%Y-%m-%d"), False, len(samples)
+        key,
+        statistics.median(samples),
+        unit,
+        device_words(),
+        time.strftime("%Y-%m-%d"),
+        False,
+        len(samples),
     )
     _keep("measurements", key, {"value": made.value, "unit": unit, "device": made.device})
     several = f"Median of {len(samples)}, " if len(samples) > 1 else ""
@@ -173,18 +180,20 @@ def reconcile(
 ) -> None:
     """Draw prediction and measurement on one axis and say their ratio."""
     said = [prediction] if isinstance(prediction, Prediction) else list(prediction)
-    seen = (
-        [measurement] if isinstance(measurement, (Measurement, Result)) else list(measurement)
-    )
+    seen = [measurement] if isinstance(measurement, (Measurement, Result)) else list(measurement)
     if len(said) != len(seen):
         raise ValueError(f"{len(said)} predictions cannot be set beside {len(seen)} measurements")
     names = list(labels) or [p.key.rpartition("/")[2].replace("_", " ") for p in said]
-    lines = [_in_words(p, m, name if len(said) > 1 else "")
-             for p, m, name in zip(said, seen, names, strict=True)]
+    lines = [
+        _in_words(p, m, name if len(said) > 1 else "")
+        for p, m, name in zip(said, seen, names, strict=True)
+    ]
     _draw(said, seen, names)
     replays = sorted({m.label for m in seen if getattr(m, "replayed", isinstance(m, Result))})
     if replays:
-        lines.append(f"Not measured here: {'; '.join(r.removeprefix('replayed from ') for r in replays)}.")
+        lines.append(
+            f"Not measured here: {'; '.join(r.removeprefix('replayed from ') for r in replays)}."
+        )
     Card("info", "Prediction and measurement", lines).show()
 
 
@@ -196,8 +205,10 @@ def _in_words(p: Prediction, m: Measurement | Result, name: str) -> str:
     if p.value <= 0 or m.value <= 0:
         return f"{words}: measured minus predicted is {quantity(m.value - p.value, m.unit)}."
     ratio = m.value / p.value
-    verdict = "they agree within a quarter" if 0.8 <= ratio <= 1.25 else (
-        "within a factor of two" if 0.5 <= ratio <= 2 else "find the term that is missing"
+    verdict = (
+        "they agree within a quarter"
+        if 0.8 <= ratio <= 1.25
+        else ("within a factor of two" if 0.5 <= ratio <= 2 else "find the term that is missing")
     )
     return f"{words}. Measured / predicted = {ratio:.3g}: {verdict}."
 
@@ -218,13 +229,37 @@ def _draw(said: list[Prediction], seen: list[Any], names: list[str]) -> None:
     for row, (p, m) in enumerate(zip(said, seen, strict=True)):
         if p.value is not None:
             axes.plot([p.value, m.value], [row, row], color=grey, linewidth=1.5, zorder=1)
-            axes.plot(p.value, row, "D", markersize=10, markerfacecolor="white", markeredgewidth=2,
-                      color=orange, label="predicted" if row == 0 else None)
-            axes.annotate(p.text, (p.value, row), (0, 10), textcoords="offset points", ha="center",
-                          color=orange, fontsize=9)
-        axes.plot(m.value, row, "o", markersize=10, color=blue, label="measured" if row == 0 else None)
-        axes.annotate(m.text, (m.value, row), (0, -17), textcoords="offset points", ha="center",
-                      color=blue, fontsize=9)
+            axes.plot(
+                p.value,
+                row,
+                "D",
+                markersize=10,
+                markerfacecolor="white",
+                markeredgewidth=2,
+                color=orange,
+                label="predicted" if row == 0 else None,
+            )
+            axes.annotate(
+                p.text,
+                (p.value, row),
+                (0, 10),
+                textcoords="offset points",
+                ha="center",
+                color=orange,
+                fontsize=9,
+            )
+        axes.plot(
+            m.value, row, "o", markersize=10, color=blue, label="measured" if row == 0 else None
+        )
+        axes.annotate(
+            m.text,
+            (m.value, row),
+            (0, -17),
+            textcoords="offset points",
+            ha="center",
+            color=blue,
+            fontsize=9,
+        )
     if positive:
         axes.set_xscale("log")
         axes.set_xlim(min(every) / 1.8, max(every) * 1.8)
@@ -237,48 +272,38 @@ def _draw(said: list[Prediction], seen: list[Any], names: list[str]) -> None:
     for side, spine in axes.spines.items():
         spine.set_visible(side == "bottom")
         spine.set_color(ink)
-    axes.legend(loc="upper left", bbox_to_anchor=(0, 1.02 + 0.22 / height), ncols=2, frameon=False,
-                labelcolor=ink, fontsize=9)
+    axes.legend(
+        loc="upper left",
+        bbox_to_anchor=(0, 1.02 + 0.22 / height),
+        ncols=2,
+        frameon=False,
+        labelcolor=ink,
+        fontsize=9,
+    )
     if plt.get_backend().lower() != "agg":
         plt.show()
     plt.close(figure)
 
 
 def _axis_label(unit: str) -> str:
-    return {"s": "seconds", "byte": "bytes", "byte/s": "bytes per second",
-            "flop/s": "floating-point operations per second", "token/s": "tokens per second",
-            "J": "joules"}.get(unit, unit)
+    return {
+        "s": "seconds",
+        "byte": "bytes",
+        "byte/s": "bytes per second",
+        "flop/s": "floating-point operations per second",
+        "token/s": "tokens per second",
+        "J": "joules",
+    }.get(unit, unit)
 
 
 # -- helpers --------------------------------------------------------------------------------------
 
-_PREFIXED = {"byte": "B", "byte/s": "B/s", "flop": "FLOP", "flop/s": "FLOP/s", "J": "J", "W": "W", "Hz": "Hz"}
-_LARGE = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
-_SMALL = ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
-
 
 def quantity(value: float, unit: str) -> str:
-    """A value in a unit a person would use: `0.0123, "s"` is 12.3 ms, `3.03e12, "byte/s"` 3.03 TB/s."""
-    size = abs(value)
-    if unit == "s" and size >= 120:
+    """A value in a unit a person would use: `0.0123, "s"` is 12.3 ms."""
+    if unit == "s" and abs(value) >= 120:
         return f"{value / 60:.3g} min"
-    scales: Sequence[tuple[float, str]] = ()
-    name = unit
-    if unit == "s":
-        scales = _SMALL
-    elif unit in _PREFIXED:
-        scales, name = (_LARGE if size >= 1 else _SMALL), _PREFIXED[unit]
-    for factor, prefix in scales:
-        if size >= factor:
-            return f"{_digits(value / factor)} {prefix}{name}"
-    return f"{_digits(value)} {name}".rstrip()
-
-
-def _digits(value: float) -> str:
-    size = abs(value)
-    if size >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.3g}"
+    return results.render(value, unit)
 
 
 def _has_gpu() -> bool:

@@ -100,7 +100,8 @@ def _run(piece: Piece, check: Check) -> Mistake | None:
         return mistake
     except _TooLong:
         return Mistake(
-            f"The check was stopped after {LIMIT_S:.0f} s: does a loop in your code never end?", "endless"
+            f"The check was stopped after {LIMIT_S:.0f} s: does a loop in your code never end?",
+            "endless",
         )
     return None
 
@@ -112,7 +113,10 @@ class _TooLong(BaseException):
 @contextmanager
 def _time_limit() -> Iterator[None]:
     """Interrupt the main thread after LIMIT_S seconds, where the system can."""
-    if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
+    if (
+        not hasattr(signal, "setitimer")
+        or threading.current_thread() is not threading.main_thread()
+    ):
         with nullcontext():
             yield
         return
@@ -140,7 +144,7 @@ def _speed(check: Check, twin: Callable[..., Any]) -> float | None:
         return None
 
     def best(function: Callable[..., Any]) -> float:
-        times = []
+        times: list[float] = []
         end = time.perf_counter() + 0.01
         while len(times) < 3 or (time.perf_counter() < end and len(times) < 50):
             start = time.perf_counter()

@@ -140,7 +140,8 @@ def write_json(name: str, value: dict[str, Any]) -> None:
 
 
 def progress() -> dict[str, dict[str, Any]]:
-    """What is known of each piece: fingerprint of the text that passed, dates, speed, last check."""
+    """What is known of each piece: fingerprint of the text that passed, dates, speed, last "
+    "check."""
     kept = read_json("progress.json").get("pieces", {})
     return kept if isinstance(kept, dict) else {}
 

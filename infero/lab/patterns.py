@@ -44,7 +44,10 @@ def recognise(
                 )
     factor = float((got * want).sum() / (want * want).sum().clamp_min(1e-300))
     if abs(factor - 1) > 1e-3 and abs(factor) > 1e-6 and same(got, want * factor):
-        return "scaled", f"It looks like the right result times {factor:.4g}: a factor is missing or extra."
+        return (
+            "scaled",
+            f"It looks like the right result times {factor:.4g}: a factor is missing or extra.",
+        )
     offset = float((got - want).mean())
     if abs(offset) > 10 * atol and same(got, want + offset):
         return "offset", f"It looks like the right result plus {offset:.4g} everywhere."
@@ -58,7 +61,8 @@ def recognise(
     scale = float(want.abs().max())
     if error < 0.01 * scale and error > 0:
         return "precision", (
-            f"It is close: the largest error is {error:.1g} beside values up to {scale:.2g}. Is part "
+            f"It is close: the largest error is {error:.1g} beside values up to {scale:.2g}. Is "
+            "part "
             "of it computed in too low a precision, or is a small term (an epsilon) missing?"
         )
     return None
@@ -75,7 +79,10 @@ def _infinite(got: Any, want: Any) -> tuple[str, str] | None:
         return "too-many-inf", f"{more} values are infinite that should be finite."
     if less and not more:
         return "too-few-inf", f"{less} values are finite that should be infinite."
-    return "other-inf", f"{more} values are infinite that should not be, {less} the other way round."
+    return (
+        "other-inf",
+        f"{more} values are infinite that should not be, {less} the other way round.",
+    )
 
 
 def _moved(got: Any, want: Any, axes: Sequence[str], same: Any) -> tuple[str, str] | None:
@@ -90,10 +97,13 @@ def _moved(got: Any, want: Any, axes: Sequence[str], same: Any) -> tuple[str, st
         for by in (1, -1):
             inner = got.narrow(axis, 1 if by == 1 else 0, size - 1)
             other = want.narrow(axis, 0 if by == 1 else 1, size - 1)
-            if same(inner, other) and not same(inner, want.narrow(axis, 1 if by == 1 else 0, size - 1)):
+            if same(inner, other) and not same(
+                inner, want.narrow(axis, 1 if by == 1 else 0, size - 1)
+            ):
                 way = "late" if by == 1 else "early"
                 return "shifted", (
-                    f"It looks like the right result one {_plain(axis, axes)} too {way}: off by one."
+                    f"It looks like the right result one {_plain(axis, axes)} too {way}: off by "
+                    "one."
                 )
     return None
 
@@ -108,7 +118,10 @@ def _tail(bad: Any, axes: Sequence[str]) -> tuple[str, str] | None:
         differs = bad.amax(dim=others) if others else bad
         if int(differs.sum()) == 1 and (bool(differs[-1]) or bool(differs[0])):
             end = "last" if bool(differs[-1]) else "first"
-            return "edge", f"Only the {end} {_plain(axis, axes)} is wrong: look at the edges of your ranges."
+            return (
+                "edge",
+                f"Only the {end} {_plain(axis, axes)} is wrong: look at the edges of your ranges.",
+            )
     return None
 
 

@@ -1,9 +1,9 @@
 """The table of pieces: every function of the engine that a lab has the learner write.
 
 One row a piece. The labs, the command line, the answer-key appendix, the instructors' export and
-the tests all read this table, and nothing else lists the pieces. It imports nothing heavy, so it can
-be read as data. A piece is a top-level function of an engine module; engine code reaches it only as
-`module.name` at call time, which is what lets a learner's function take its place.
+the tests all read this table, and nothing else lists the pieces. It imports nothing heavy, so it
+can be read as data. A piece is a top-level function of an engine module; engine code reaches it
+only as `module.name` at call time, which is what lets a learner's function take its place.
 """
 
 from __future__ import annotations

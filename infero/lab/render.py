@@ -1,8 +1,8 @@
 """Cards: what the labs say, in a notebook and in plain text.
 
-The HTML carries its own inline styles, takes its text colour from the page (so it reads in light and
-dark) and never speaks by colour alone: every card opens with a sign and a word. In words, `x` is
-code and lines indented by four spaces are a block of code.
+The HTML carries its own inline styles, takes its text colour from the page (so it reads in light
+and dark) and never speaks by colour alone: every card opens with a sign and a word. In words, `x`
+is code and lines indented by four spaces are a block of code.
 """
 
 from __future__ import annotations
@@ -121,7 +121,10 @@ def paragraphs(text: str) -> str:
 def plain_table(table: Table) -> str:
     rows = [[cell.replace("`", "") for cell in row] for row in [table.columns, *table.rows]]
     widths = [max(len(row[i]) for row in rows) for i in range(len(table.columns))]
-    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = [
+        "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
     return "\n".join(lines)
 
 

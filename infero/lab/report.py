@@ -33,7 +33,9 @@ def rows() -> list[Row]:
 
         known = folder.progress()
         contracts = {each.name: each.contract for each in saved.every()}
-    return [_row(piece, known.get(piece.name, {}), contracts.get(piece.name)) for piece in pieces.PIECES]
+    return [
+        _row(piece, known.get(piece.name, {}), contracts.get(piece.name)) for piece in pieces.PIECES
+    ]
 
 
 def _row(piece: Piece, known: dict[str, Any], contract: int | None) -> Row:
@@ -60,7 +62,13 @@ def print_pieces() -> None:
     table = render.Table(
         ("piece", "whose", "lab", "last check", "speed"),
         [
-            (row.piece.name, row.whose, row.lab, row.check, f"{row.speed:.2f} x" if row.speed else "–")
+            (
+                row.piece.name,
+                row.whose,
+                row.lab,
+                row.check,
+                f"{row.speed:.2f} x" if row.speed else "–",
+            )
             for row in lines
         ],
     )
@@ -90,8 +98,14 @@ def check_saved(name: str | None = None) -> bool:
         return False
     found = [each for each in saved.every() if wanted in (None, each.name)]
     if not found:
-        what = f"{wanted} is not among the saved pieces" if wanted else "there are no saved pieces yet"
-        render.say(f"In {folder.shown(folder.locate())} {what}. `make lab` opens the labs.".replace("`", ""))
+        what = (
+            f"{wanted} is not among the saved pieces" if wanted else "there are no saved pieces yet"
+        )
+        render.say(
+            f"In {folder.shown(folder.locate())} {what}. `make lab` opens the labs.".replace(
+                "`", ""
+            )
+        )
         return wanted is None
     good = True
     for each in found:

@@ -63,8 +63,14 @@ def split(text: str, path: Path) -> tuple[str, list[Section]]:
         body = text[mark.end() + 1 : end]
         first_line = text.count("\n", 0, mark.end()) + 2
         sections.append(
-            Section(mark["name"], int(mark["contract"]), body.strip("\n") + "\n",
-                    first_line + len(body) - len(body.lstrip("\n")), path, top)
+            Section(
+                mark["name"],
+                int(mark["contract"]),
+                body.strip("\n") + "\n",
+                first_line + len(body) - len(body.lstrip("\n")),
+                path,
+                top,
+            )
         )
     return top, sections
 
@@ -130,9 +136,7 @@ def save(piece: Piece, text: str) -> Section:
 
 def old_line(text: str, each: Section) -> str:
     """The line of facts of a section as it stands in the file."""
-    return next(
-        m.group(0) for m in reversed(list(_LINE.finditer(text))) if m["name"] == each.name
-    )
+    return next(m.group(0) for m in reversed(list(_LINE.finditer(text))) if m["name"] == each.name)
 
 
 def load(piece: Piece, each: Section) -> Candidate:
@@ -179,7 +183,8 @@ def note_failed(piece: Piece, mistake: Mistake) -> None:
 
 
 def usable() -> list[Usable]:
-    """Every saved piece, checked again where it was edited, ready to install or named as skipped."""
+    """Every saved piece, checked again where it was edited, ready to install or named as "
+    "skipped."""
     return [_usable(each) for each in every()]
 
 
@@ -189,9 +194,15 @@ def _usable(each: Section) -> Usable:
     except pieces.UnknownPiece:
         return Usable(each.name, None, words=f"Skipped {each.name}: the engine has no such piece.")
     if each.contract != piece.contract:
-        return Usable(each.name, None, words=(
-            f"Skipped {each.name}: it was written for contract {each.contract} and the engine now "
-            f"has contract {piece.contract}. Do {piece.label} again."))
+        return Usable(
+            each.name,
+            None,
+            words=(
+                f"Skipped {each.name}: it was written for contract {each.contract} and the engine "
+                "now "
+                f"has contract {piece.contract}. Do {piece.label} again."
+            ),
+        )
     if passed_before(each):
         try:
             return Usable(each.name, load(piece, each), each.text)
@@ -200,8 +211,12 @@ def _usable(each: Section) -> Usable:
     outcome = examine.loaded(piece, lambda: load(piece, each))
     if outcome.passed:
         note_passed(piece, each, outcome.speed)
-        return Usable(each.name, outcome.candidate, each.text,
-                      f"{each.name} was edited; it passed its check again.")
+        return Usable(
+            each.name,
+            outcome.candidate,
+            each.text,
+            f"{each.name} was edited; it passed its check again.",
+        )
     assert outcome.mistake is not None
     note_failed(piece, outcome.mistake)
     return _last_good(piece, each, outcome.mistake.words)
@@ -215,6 +230,10 @@ def _last_good(piece: Piece, each: Section, words: str) -> Usable:
     if isinstance(text, str) and good.get("contract") == piece.contract and text != each.text:
         outcome = examine.text(piece, text)
         if outcome.passed:
-            return Usable(each.name, outcome.candidate, text,
-                          f"{why} The version that passed on {good.get('passed')} stays in use.")
+            return Usable(
+                each.name,
+                outcome.candidate,
+                text,
+                f"{why} The version that passed on {good.get('passed')} stays in use.",
+            )
     return Usable(each.name, None, words=f"Skipped {why}")

@@ -1,17 +1,15 @@
 """What a notebook calls: `start`, `check`, `engine`, `finish`.
 
 `check` takes the text of the exercise cell just run, examines it, and in learn mode saves and
-installs a piece that passes; one that fails leaves the engine as it was, and the notebook's own name
-becomes the reference so that the cells below still run.
+installs a piece that passes; one that fails leaves the engine as it was, and the notebook's own
+name becomes the reference so that the cells below still run.
 """
 
 from __future__ import annotations
 
 import importlib
 import os
-import platform
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from infero.lab import cells, examine, folder, mode, pieces, swap
@@ -65,15 +63,10 @@ def device_words() -> str:
     if torch.cuda.is_available():
         memory = torch.cuda.get_device_properties(0).total_memory
         return f"{torch.cuda.get_device_name(0)}, {memory / 2**30:.0f} GiB"
-    name = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text(errors="replace").splitlines():
-            if line.startswith("model name"):
-                name = line.partition(":")[2].strip()
-                break
+    from infero.provenance import cpu_name
+
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"CPU, {name}, {cores} cores, no GPU"
+    return f"CPU, {cpu_name()}, {cores} cores, no GPU"
 
 
 def budget_words(lab: str) -> str:
@@ -94,7 +87,7 @@ def budget_words(lab: str) -> str:
         text += f" and {evidence.quantity(memory.value, 'byte')} of memory"
     if download is not None:
         text += f", downloading {evidence.quantity(download.value, 'byte')}"
-    return text + f" ({evidence.label_of(seconds)})."
+    return text + f" ({seconds.label})."
 
 
 def _news(stem: str) -> str:
@@ -126,7 +119,8 @@ def check(function: Callable[..., Any] | str) -> None:
         words = (
             f"I have not seen the exercise cell of `{piece.attribute}`. It opens with the line\n"
             f"    #| exercise: {piece.name}\n"
-            "Put that line back if it is gone, run the lab's first cell, run the exercise cell, and "
+            "Put that line back if it is gone, run the lab's first cell, run the exercise cell, "
+            "and "
             "then this one."
         )
         outcome = Outcome(piece, Mistake(words, "no-cell"))
@@ -170,11 +164,15 @@ def _passed(outcome: Outcome, text: str) -> list[str]:
     except OSError as error:
         assert outcome.candidate is not None
         function = outcome.candidate.function
-        where = f"It could not be saved ({error.strerror or error}; set INFERO_MINE to another folder)"
+        where = (
+            f"It could not be saved ({error.strerror or error}; set INFERO_MINE to another folder)"
+        )
     swap.install(piece.name, function, text)
     os.environ["INFERO_PIECES"] = "mine"
     os.environ["INFERO_MINE"] = str(folder.locate())
-    return [f"{where} and installed: the engine now runs yours. {speed_words(outcome.speed)}".strip()]
+    return [
+        f"{where} and installed: the engine now runs yours. {speed_words(outcome.speed)}".strip()
+    ]
 
 
 def speed_words(speed: float | None) -> str:
@@ -183,8 +181,9 @@ def speed_words(speed: float | None) -> str:
         return ""
     if 0.8 <= speed <= 1.25:
         return "It is as fast as the reference."
-    ratio = speed if speed > 1 else 1 / speed
-    return f"It takes {ratio:.1f} times {'less' if speed > 1 else 'the'} time {'than' if speed > 1 else 'of'} the reference."
+    if speed > 1:
+        return f"It is {speed:.1f} times as fast as the reference."
+    return f"It takes {1 / speed:.1f} times the time of the reference."
 
 
 def _failed(outcome: Outcome) -> list[str]:
@@ -228,7 +227,8 @@ def _not_the_cell(outcome: Outcome, function: Any) -> str:
     if all(_plain(mine, part) == _plain(theirs, part) for part in ("names", "varnames", "consts")):
         return ""
     return (
-        f"The check read the exercise cell, but `{outcome.piece.attribute}` in this notebook is now "
+        f"The check read the exercise cell, but `{outcome.piece.attribute}` in this notebook is "
+        "now "
         "another function: run the exercise cell again if you mean to use that one."
     )
 
@@ -277,8 +277,9 @@ def finish(prompt: str = "The capital of France is", max_tokens: int = 16) -> No
         count = f"{mine} of this lab's {len(rows)} pieces are yours."
     else:
         count = f"This lab's {len(rows)} pieces are the reference."
-    table = Table(("Exercise", "Piece", "Whose"), [(r.piece.exercise, f"`{r.piece.name}`", r.whose) for r in rows])
+    table = Table(
+        ("Exercise", "Piece", "Whose"),
+        [(r.piece.exercise, f"`{r.piece.name}`", r.whose) for r in rows],
+    )
     said = f"The engine continues “{prompt}” with:\n    {output.text.strip()}".replace("\n\n", "\n")
     Card("info", "What you built", [said, count, table]).show()
-
-

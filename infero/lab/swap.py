@@ -6,8 +6,8 @@ function takes its place whole.
 
 Engine code reaches a piece only as `module.name` at call time, so setting the module's attribute is
 all there is to it. Installing counts a generation up, and an `LLM` built before refuses to step
-after. A spawned process calls `reinstall()`, which reads the learner's folder again. Chapter 1's lab
-is the first that uses it.
+after. A spawned process calls `reinstall()`, which reads the learner's folder again. Chapter 1's
+lab is the first that uses it.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ def reference(name: str) -> Function:
             _references[name] = getattr(module, piece.attribute)
         except AttributeError:
             raise pieces.UnknownPiece(
-                f"{piece.module} has no function {piece.attribute!r}, which the table of pieces names"
+                f"{piece.module} has no function {piece.attribute!r}, which the table of pieces "
+                "names"
             ) from None
     return _references[name]
 

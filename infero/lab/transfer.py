@@ -1,8 +1,8 @@
 """Taking the learner's pieces elsewhere: `lab.export("mine.zip")`, `lab.import_("mine.zip")`.
 
-The file is a zip of the folder's Python files and records, or one `.py` file with every piece in it.
-Importing unpacks nothing: pieces are read as text, each is checked, and only one that passes is
-saved, as if it had been typed into its lab.
+The file is a zip of the folder's Python files and records, or one `.py` file with every piece in
+it. Importing unpacks nothing: pieces are read as text, each is checked, and only one that passes
+is saved, as if it had been typed into its lab.
 """
 
 from __future__ import annotations
@@ -31,10 +31,13 @@ def export(path: str | Path = "my_infero.zip") -> Path:
     found = saved.every()
     if target.suffix == ".py":
         parts = [
-            f"# piece: {each.name} | contract: {each.contract} | exported: {folder.now()}\n{each.text}"
+            f"# piece: {each.name} | contract: {each.contract} | exported: "
+            f"{folder.now()}\n{each.text}"
             for each in found
         ]
-        target.write_text('"""Pieces of infero."""\n\n\n' + "\n\n".join(parts), encoding="utf-8", newline="\n")
+        target.write_text(
+            '"""Pieces of infero."""\n\n\n' + "\n\n".join(parts), encoding="utf-8", newline="\n"
+        )
     elif target.suffix == ".zip":
         base = folder.locate()
         files = sorted({each.path for each in found})
@@ -44,7 +47,11 @@ def export(path: str | Path = "my_infero.zip") -> Path:
                 bundle.writestr(file.relative_to(base).as_posix(), file.read_bytes())
     else:
         raise ValueError(f"{target.name!r}: give the file a name that ends in .zip or .py")
-    Card("info", "Exported", [f"{len(found)} pieces are in `{target.as_posix()}`. `lab.import_` reads it."]).show()
+    Card(
+        "info",
+        "Exported",
+        [f"{len(found)} pieces are in `{target.as_posix()}`. `lab.import_` reads it."],
+    ).show()
     return target
 
 
@@ -59,16 +66,20 @@ def import_(path: str | Path, *, overwrite: bool = False) -> list[str]:
     texts, numbers = _read(source)
     incoming = {each.name: each for file in texts for each in saved.split(file, source)[1]}
     if not incoming:
-        raise ImportRefused(f"{source.name} holds no pieces: export them with lab.export('mine.zip')")
+        raise ImportRefused(
+            f"{source.name} holds no pieces: export them with lab.export('mine.zip')"
+        )
     lines, taken = [], []
     for each in incoming.values():
         good, words = _take(each, overwrite)
         lines.append(words)
         taken += [each.name] if good else []
     _merge(numbers)
-    Card("info", f"Imported {len(taken)} of {len(incoming)} pieces", [
-        *lines, "`lab.start` puts them to work." if taken else "The engine is unchanged."
-    ]).show()
+    Card(
+        "info",
+        f"Imported {len(taken)} of {len(incoming)} pieces",
+        [*lines, "`lab.start` puts them to work." if taken else "The engine is unchanged."],
+    ).show()
     return taken
 
 
@@ -86,7 +97,10 @@ def _take(each: Section, overwrite: bool) -> tuple[bool, str]:
     if mine is not None and mine.text.strip() == each.text.strip():
         return False, f"`{each.name}`: you have it already."
     if mine is not None and not overwrite:
-        return False, f"`{each.name}`: yours is kept; `lab.import_(path, overwrite=True)` replaces it."
+        return (
+            False,
+            f"`{each.name}`: yours is kept; `lab.import_(path, overwrite=True)` replaces it.",
+        )
     outcome = examine.text(piece, each.text)
     if outcome.mistake is not None:
         return False, f"`{each.name}`: skipped, {outcome.mistake.words.splitlines()[0]}"
@@ -98,24 +112,32 @@ def _read(source: Path) -> tuple[list[str], dict[str, Any]]:
     """The Python texts and the numbers of an exported file; nothing is unpacked."""
     if source.suffix == ".py":
         if source.stat().st_size > LIMIT_BYTES:
-            raise ImportRefused(f"{source.name} is larger than {LIMIT_BYTES:,} bytes: not one of ours")
+            raise ImportRefused(
+                f"{source.name} is larger than {LIMIT_BYTES:,} bytes: not one of ours"
+            )
         return [source.read_text(encoding="utf-8-sig", errors="replace").replace("\r\n", "\n")], {}
     try:
         bundle = zipfile.ZipFile(source)
     except zipfile.BadZipFile:
-        raise ImportRefused(f"{source.name} is neither a zip of lab.export nor a .py file") from None
+        raise ImportRefused(
+            f"{source.name} is neither a zip of lab.export nor a .py file"
+        ) from None
     texts, numbers = [], {}
     with bundle:
         members = [info for info in bundle.infolist() if not info.is_dir()]
         if len(members) > LIMIT_FILES:
-            raise ImportRefused(f"{source.name} holds {len(members)} files; at most {LIMIT_FILES} are read")
+            raise ImportRefused(
+                f"{source.name} holds {len(members)} files; at most {LIMIT_FILES} are read"
+            )
         for info in members:
             _refuse_unsafe(info)
             if info.filename.endswith(".py") or info.filename == _RECORDS:
                 with bundle.open(info) as member:
                     raw = member.read(LIMIT_BYTES + 1)
                 if len(raw) > LIMIT_BYTES:
-                    raise ImportRefused(f"{info.filename} inside is larger than {LIMIT_BYTES:,} bytes")
+                    raise ImportRefused(
+                        f"{info.filename} inside is larger than {LIMIT_BYTES:,} bytes"
+                    )
                 text = raw.decode("utf-8-sig", errors="replace").replace("\r\n", "\n")
                 if info.filename == _RECORDS:
                     numbers = _numbers(text)
@@ -146,7 +168,7 @@ def _merge(numbers: dict[str, Any]) -> None:
     changed = False
     for kind in ("predictions", "measurements"):
         table = numbers.get(kind)
-        for key, entries in (table.items() if isinstance(table, dict) else ()):
+        for key, entries in table.items() if isinstance(table, dict) else ():
             if isinstance(entries, list) and key not in kept.setdefault(kind, {}):
                 kept[kind][key] = [entry for entry in entries if isinstance(entry, dict)][-20:]
                 changed = True

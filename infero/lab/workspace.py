@@ -27,10 +27,7 @@ def cells_print(path: Path) -> str:
     """A fingerprint of a notebook's cells that ignores outputs, counters and metadata."""
     try:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-        sources = [
-            (cell["cell_type"], "".join(cell["source"]).rstrip())
-            for cell in cells
-        ]
+        sources = [(cell["cell_type"], "".join(cell["source"]).rstrip()) for cell in cells]
         text = json.dumps([pair for pair in sources if pair[1]])
     except (ValueError, KeyError, TypeError):
         text = path.read_text(encoding="utf-8", errors="replace")
@@ -41,7 +38,10 @@ def copy_labs() -> list[str]:
     """Bring the learner's notebooks up to date; one line for each thing done or to know."""
     source = labs_folder()
     if source is None:
-        return ["This is an installed package without the book's notebooks: get them from its repository."]
+        return [
+            "This is an installed package without the book's notebooks: get them from its "
+            "repository."
+        ]
     target = folder.locate() / "labs"
     known = _known()
     lines = []
@@ -58,7 +58,9 @@ def copy_labs() -> list[str]:
         elif mine == known.get(path.name):
             folder.write(copy, path.read_text(encoding="utf-8"))
             known[path.name] = new
-            lines.append(f"{path.name}: replaced by the book's new version (you had not edited it).")
+            lines.append(
+                f"{path.name}: replaced by the book's new version (you had not edited it)."
+            )
         elif known.get(path.name) != new:
             lines.append(_beside(path, copy, new, known))
     folder.write(target / _RECORD, json.dumps(known, indent=1, sort_keys=True) + "\n")
@@ -70,7 +72,8 @@ def _beside(path: Path, copy: Path, new: str, known: dict[str, str]) -> str:
     beside = copy.with_name(f"{path.stem}.new.ipynb")
     if beside.exists() and cells_print(beside) not in (new, known.get(beside.name)):
         return (
-            f"{path.name}: the book's lab changed again, and you have edited {folder.shown(beside)}; "
+            f"{path.name}: the book's lab changed again, and you have edited "
+            f"{folder.shown(beside)}; "
             "both are left as they are."
         )
     if not beside.exists() or cells_print(beside) != new:
@@ -83,7 +86,8 @@ def _beside(path: Path, copy: Path, new: str, known: dict[str, str]) -> str:
 
 
 def news(stem: str) -> str:
-    """A sentence for `lab.start` when the book's lab is not the one the learner's copy came from."""
+    """A sentence for `lab.start` when the book's lab is not the one the learner's copy came "
+    "from."""
     source = labs_folder()
     if source is None or mode.current() != "learn":
         return ""
@@ -108,7 +112,9 @@ def main() -> int:
     try:
         lines = copy_labs()
     except OSError as error:
-        print(f"Cannot write your notebooks: {error}. Set INFERO_MINE to a folder you can write to.")
+        print(
+            f"Cannot write your notebooks: {error}. Set INFERO_MINE to a folder you can write to."
+        )
         return 1
     print("\n".join(lines))
     return 0
