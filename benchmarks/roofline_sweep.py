@@ -28,7 +28,8 @@ from infero.cache import contiguous
 from infero.model import Model, ModelConfig
 from infero.roofline import ModelShape
 
-PARTS = ("matrices", "attention", "complete")
+PARTS = {"matrices": "matrix products only", "attention": "matrix products and attention",
+         "no_graph": "complete step, launched from Python"}
 
 
 def config_of(shape: ModelShape) -> ModelConfig:
@@ -263,10 +264,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             [fixed_batch, c, *median(fixed_batch, 1, c)] for c in contexts])
         r.table("prefill", columns=columns, rows=[
             [1, p, *median(1, p, p, reps=max(3, n // 2))] for p in prompts])
-        parts = [[part, *median(1, 1, fixed_context, part=part)] for part in PARTS]
-        parts.append(["complete, no graph",
-                      *median(1, 1, fixed_context, reps=max(3, n // 2), graph=False)])
-        r.table("decode_parts", columns=[("part", ""), ("time", "s"), ("spread", "")], rows=parts)
+        # What the time above the prediction is made of, at batch 1.
+        for label, part, graph in (("matrices", "matrices", True), ("attention", "attention", True),
+                                   ("no_graph", "complete", False)):
+            times = step_samples(model, pool, 1, 1, fixed_context, n=n, part=part, graph=graph)
+            r.value(f"decode_b1_{label}", times, unit="s",
+                    note=PARTS[label] + f", context {fixed_context}")
         long = prompts[-2]
         for label, batch, new, context in (
             ("decode_b1", 1, 1, fixed_context), ("decode_b32", fixed_batch, 1, fixed_context),
