@@ -18,11 +18,21 @@ ROOT = Path(__file__).resolve().parents[3]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from infero_book import execution, explorers, labs, pages, pieces, plots, problems, results  # noqa: E402
+from infero_book import (  # noqa: E402
+    execution,
+    explorers,
+    labs,
+    landing,
+    pages,
+    pieces,
+    plots,
+    problems,
+    results,
+)
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     app.add_config_value("infero_draft", False, "env")
-    for part in (problems, execution, results, pieces, plots, explorers, labs, pages):
+    for part in (problems, execution, results, pieces, plots, explorers, labs, landing, pages):
         part.setup(app)
     return {"version": "1", "parallel_read_safe": False, "parallel_write_safe": True}

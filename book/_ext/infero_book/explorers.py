@@ -11,6 +11,8 @@ against the engine's in a browser (tests/book/test_explorers.py).
 from __future__ import annotations
 
 import importlib.util
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +58,7 @@ class ExplorerDirective(SphinxDirective):
 
 def _visit_html(self: Any, node: nodes.Element) -> None:
     name = node["name"]
-    static = self.builder.get_relative_uri(self.builder.current_docname, "")
     root = "../" * self.builder.current_docname.count("/")
-    del static
     self.body.append(
         f'<div class="infero-explorer" id="explorer-{name}" data-explorer="{name}">\n'
         f'<div class="infero-explorer-stage" hidden></div>\n'
@@ -69,6 +69,17 @@ def _visit_html(self: Any, node: nodes.Element) -> None:
         f'<script type="module" src="{root}_static/explorers/{name}.js"></script>\n</div>\n'
     )
     raise nodes.SkipNode
+
+
+def publish(folder: Path) -> None:
+    """Write every explorer's module, and its data from infero, into the site."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in sorted(EXPLORERS.glob("*.js")):
+        shutil.copyfile(path, folder / path.name)
+    for path in sorted(EXPLORERS.glob("*.py")):
+        data = program(path.stem).data()
+        text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+        (folder / f"{path.stem}.json").write_text(text, encoding="utf-8")
 
 
 def _skip(self: Any, node: nodes.Element) -> None:

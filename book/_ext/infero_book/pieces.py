@@ -131,12 +131,12 @@ def code_block(directive: SphinxDirective, name: str, found: Source) -> nodes.co
     literal = nodes.literal_block(found.code, found.code, language="python")
     literal["classes"] += ["infero-code"]
     directive.set_source_info(literal)
-    caption = nodes.caption("", "", nodes.literal("", name, classes=["infero-piece-name"]))
-    caption += nodes.Text(" · ")
+    caption = nodes.paragraph(classes=["infero-piece-caption"])
+    caption += nodes.literal("", name)
+    caption += nodes.Text(" in ")
     link = SourceLink("", found.path, path=found.path, first=found.first, last=found.last)
     caption += link
-    box = nodes.container("", caption, literal, literal_block=True, classes=["infero-piece"])
-    box["classes"] += ["literal-block-wrapper", "docutils"]
+    box = nodes.container("", caption, literal, classes=["infero-piece"])
     directive.add_name(box)
     modules = getattr(directive.env, "infero_sources", set())
     modules.add(found.path)

@@ -56,7 +56,8 @@ class PlotDirective(SphinxDirective):
         figure = nodes.figure(classes=["infero-plot"])
         for theme, path in paths.items():
             image = nodes.image(uri=f"/{path.relative_to(ROOT).as_posix()}", alt=self.options["alt"])
-            image["classes"] += [f"only-{theme}", "infero-figure"]
+            # Not the theme's only-dark: that class hides the caption that follows it.
+            image["classes"] += ["dark-light", f"infero-{theme}"]
             if self.options.get("width"):
                 image["width"] = self.options["width"]
             self.set_source_info(image)
