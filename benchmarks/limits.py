@@ -117,6 +117,13 @@ def fp8_samples(device: str, size: int, n: int) -> list[float]:
     return [2 * size**3 / t for t in times]
 
 
+def rest(device: str, smoke: bool) -> None:
+    """Let a GPU cool for two seconds: after a long burst its power limit lowers the clock."""
+    if device == "cuda" and not smoke:
+        torch.cuda.synchronize()
+        time.sleep(2)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.limits", description=__doc__)
     parser.add_argument("--device", choices=["cuda", "cpu"],
@@ -137,9 +144,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         read, way = read_samples(args.device, size_bytes, n)
         r.value("read_bandwidth", read, unit="byte/s",
                 note=f"{way} of {size_bytes // 2**20} MiB, the fastest of four reductions")
-        matmul_n = 60 if cuda and not args.smoke else min(n, 10)
+        matmul_n = min(n, 10)
+        rest(args.device, args.smoke)
         r.value("matmul_bf16", matmul_samples(args.device, side, torch.bfloat16, matmul_n),
-                unit="flop/s", note=f"{side}^3 product of normal random numbers")
+                unit="flop/s", note=f"{side}^3 product of normal random numbers, {matmul_n} in a row")
+        if cuda:  # long enough for the power limit to lower the clock
+            n_long = 400 if not args.smoke else 3
+            r.value("matmul_bf16_sustained",
+                    matmul_samples(args.device, side, torch.bfloat16, n_long), unit="flop/s",
+                    note=f"the same product {n_long} times in a row")
+            rest(args.device, args.smoke)
         fp32_side = side if not cuda else side // 2
         r.value("matmul_fp32", matmul_samples(args.device, fp32_side, torch.float32, matmul_n),
                 unit="flop/s", note=f"{fp32_side}^3 product, TF32 off")
