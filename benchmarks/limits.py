@@ -147,7 +147,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         matmul_n = min(n, 10)
         rest(args.device, args.smoke)
         r.value("matmul_bf16", matmul_samples(args.device, side, torch.bfloat16, matmul_n),
-                unit="flop/s", note=f"{side}^3 product of normal random numbers, {matmul_n} in a row")
+                unit="flop/s", note=f"{side}^3 product of normal numbers, {matmul_n} in a row")
         if cuda:  # long enough for the power limit to lower the clock
             n_long = 400 if not args.smoke else 3
             r.value("matmul_bf16_sustained",
