@@ -61,7 +61,8 @@ class Picker:
         self.bias_ids = torch.tensor(list(params.logit_bias), dtype=torch.int64, device=device)
         self.bias = torch.tensor(list(params.logit_bias.values()), device=device)
         p = params
-        self.penalised = (p.repetition_penalty, p.presence_penalty, p.frequency_penalty) != (1, 0, 0)
+        strengths = (p.repetition_penalty, p.presence_penalty, p.frequency_penalty)
+        self.penalised = strengths != (1, 0, 0)
         self.last_logits = torch.empty(0)
 
     def __call__(self, logits: Tensor, position: int) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -124,11 +125,11 @@ class LLM:
     def generate(self, prompts: Prompt | Sequence[Prompt],
                  params: SamplingParams | None = None) -> list[Output]:
         """Complete one prompt or several: texts or lists of token ids. One Output a prompt."""
-        if isinstance(prompts, str) or (prompts and isinstance(prompts[0], int)):
-            prompts = [prompts]  # type: ignore[list-item]
+        one = isinstance(prompts, str) or (len(prompts) > 0 and isinstance(prompts[0], int))
+        several = cast(Sequence[Prompt], [prompts] if one else prompts)
         outputs = []
-        for prompt in prompts:
-            ids = self.encode(prompt)  # type: ignore[arg-type]
+        for prompt in several:
+            ids = self.encode(prompt)
             done = [self._complete(ids, p, i) for i, p in enumerate(self._fork(params))]
             outputs.append(Output(prompt if isinstance(prompt, str) else None, ids, done))
         return outputs
@@ -152,7 +153,7 @@ class LLM:
         return tokenizer.encode(tokenizer.apply_chat_template(list(messages)))
 
     @property
-    def tokenizer(self):  # noqa: ANN201 - Tokenizer, imported only for type checkers
+    def tokenizer(self):
         if self.model.tokenizer is None:
             raise PromptError("This model has no tokenizer: pass token ids instead of text, or "
                               "load it from a folder that holds tokenizer.json.")

@@ -65,7 +65,8 @@ def test_the_naive_loop_says_the_same() -> None:
 def test_chat_survives_an_interrupted_answer() -> None:
     """Ctrl-C during an answer stops the answer; the program goes on and leaves at /exit."""
     process = subprocess.Popen(
-        [sys.executable, "-u", "-m", "infero.cli", "chat", "-n", "2000", "-t", "1.5", "--seed", "1"],
+        [sys.executable, "-u", "-m", "infero.cli", "chat", "-n", "2000", "-t", "1.5",
+         "--seed", "1"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )
     assert process.stdin is not None and process.stdout is not None
@@ -75,6 +76,6 @@ def test_chat_survives_an_interrupted_answer() -> None:
     while len(seen) < 80:  # the prompt, then the answer's first words
         seen += process.stdout.read(1)
     process.send_signal(signal.SIGINT)
-    stdout, stderr = process.communicate("/clear\n/exit\n", timeout=60)
+    _, stderr = process.communicate("/clear\n/exit\n", timeout=60)
     assert process.returncode == 0, stderr
     assert "stopped" in stderr and "Traceback" not in stderr

@@ -43,7 +43,7 @@ def test_uniform_depends_on_nothing_but_its_own_counter() -> None:
 
 def test_uniform_is_uniform() -> None:
     u = s.uniform(torch.arange(64), torch.arange(64), s.SAMPLE, 4096).flatten().double()
-    assert 0 < float(u.min()) and float(u.max()) < 1
+    assert float(u.min()) > 0 and float(u.max()) < 1
     n = u.numel()
     assert abs(float(u.mean()) - 0.5) < 5 / math.sqrt(12 * n)
     counts = torch.histc(u, 64, 0, 1)
