@@ -144,8 +144,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         r.table("bandwidth", columns=[("working_set", "byte"), ("bandwidth", "byte/s")],
                 rows=rates)
         if not small:
-            near = {size: t for size, t in rows}
-            speed = {size: t for size, t in rates}
+            near = dict(rows)
+            speed = dict(rates)
             r.value("l1_latency", near[64 * KiB], unit="s", note="64 KiB working set")
             r.value("l2_latency", near[16 * MiB], unit="s", note="16 MiB working set")
             r.value("hbm_latency", near[KiB * 2**20], unit="s", note="1 GiB working set")

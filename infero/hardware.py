@@ -13,7 +13,6 @@ from __future__ import annotations
 import functools
 import os
 import platform
-import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -226,7 +225,8 @@ def _limits(where: str, size: int, budget_s: float) -> tuple[float, dict[str, fl
     """Read bandwidth in byte/s and matmul rates in flop/s of `cpu` or `cuda`, measured now.
 
     Read: a float32 sum over 256 MB, more than any cache holds. Matmul: a size x size product of
-    random numbers in float32 and bfloat16. Medians; each call waits for the device to finish.
+    random numbers in float32 and bfloat16. The best of several runs counts, because a limit is
+    what the machine can do when nothing disturbs it; each run waits for the device to finish.
     """
     import torch
 
@@ -239,7 +239,7 @@ def _limits(where: str, size: int, budget_s: float) -> tuple[float, dict[str, fl
             run()
             finish()
 
-        return work / statistics.median(timings_s(timed, budget_s * share))
+        return work / min(timings_s(timed, budget_s * share))
 
     x = torch.ones(2**26, dtype=torch.float32, device=where)
     read = rate(x.numel() * 4, x.sum, 0.3)

@@ -23,9 +23,10 @@ def test_rows_are_complete_and_plausible(row: hardware.Device) -> None:
 
 
 def test_a_missing_format_is_named() -> None:
-    with pytest.raises(ParameterError, match="'fp8'.*it has bf16"):
+    with pytest.raises(ParameterError, match=r"'fp8'.*it has bf16"):
         DEVICES["a100-80"].peak("fp8")
-    assert DEVICES["h100"].ridge("fp8") == pytest.approx(2 * DEVICES["h100"].ridge("bf16"), rel=1e-3)
+    h100 = DEVICES["h100"]
+    assert h100.ridge("fp8") == pytest.approx(2 * h100.ridge("bf16"), rel=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """What Lab 2 demands of its five pieces, and the mistakes it knows by name.
 
 Every exercise is arithmetic on a model's shape, so the checks draw shapes in which no two sizes
-agree by accident: heads * dim differs from hidden, query heads outnumber KV heads, batch, new tokens
-and context are all different. The expected values are worked out matrix by matrix and query by
+agree by accident: heads * dim differs from hidden, query heads outnumber KV heads, and batch, new
+tokens and context all differ. The expected values are worked out matrix by matrix and query by
 query, not by the closed formulas of the reference. Chapter 2 explains the pieces.
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable
 from typing import Any
 
 from infero.lab.checking import Check, Mistake
@@ -115,15 +114,16 @@ def count_weights(c: Check) -> None:
                             layers * hidden * (2 * s.num_heads + 2 * s.num_kv_heads + 3 * inter)),
             "bytes-not-weights": ("this is the number of bytes at 16 bits; count weights",
                                   2 * layers * one),
-            "with-norms": ("you count the norms too; they are tiny and the exercise leaves them out",
+            "with-norms": ("you count the norms too; they are tiny and the exercise omits them",
                            layers * (one + 2 * hidden)),
         }, what="the count of the layers")
         tied = ("the head is left out where it is tied to the embedding; sharing saves memory, but "
                 "each step still multiplies by the whole matrix")
         compare(c, got[1], vocab * hidden, {
             "tied-head": (tied, 0.0),
-            "embedding-counted": ("you count the embedding as well; only one row of it is looked up "
-                                  "for a token, and nothing is multiplied by it", 2 * vocab * hidden),
+            "embedding-counted": ("you count the embedding as well; only one row of it is looked "
+                                  "up for a token, and nothing is multiplied by it",
+                                  2 * vocab * hidden),
             "head-per-layer": ("the head is there once, not in every layer",
                                layers * vocab * hidden),
             "head-from-heads": ("the head goes from hidden to the vocabulary", vocab * q),
@@ -163,11 +163,11 @@ def kv_bytes(c: Check) -> None:
                                        want * 8),
                     "always-two-bytes": ("you take two bytes a number whatever kv_bits is",
                                          want * 16 / bits),
-                    "one-request": ("you count one request; the step has `batch` of them, each with "
+                    "one-request": ("you count one request; there are `batch` of them, each with "
                                     "a cache of its own", want / batch),
                     "no-writes": ("the writes of the new tokens are missing (or the step is taken "
-                                  "to read only the old ones): it writes `new` tokens and reads all "
-                                  "of `context`", batch * context * per_token),
+                                  "to read only the old ones): it writes `new` tokens and reads "
+                                  "all of `context`", batch * context * per_token),
                     "no-reads": ("only the writes are counted; attention reads the whole context",
                                  batch * new * per_token),
                     "read-per-query": ("you read the whole context once for every new token; one "
@@ -215,8 +215,8 @@ def step_flops(c: Check) -> None:
                 "context-squared-half": ("the pairs are counted as context²/2; that is close for a "
                                          "long prefill and far off for decode: the queries are "
                                          "only the last `new` positions", other(context**2 / 2)),
-                "lower-triangle": ("the pairs are counted as context * (context + 1) / 2, as if all "
-                                   "of the context were new; only the last `new` positions are "
+                "lower-triangle": ("the pairs are counted as context * (context + 1) / 2, as if all"
+                                   " of the context were new; only the last `new` positions are "
                                    "queries", other(context * (context + 1) / 2)),
                 "excludes-itself": ("you are `new` pairs short: a query also sees its own key, so "
                                     "the first new token misses new - 1 keys and the last none",
@@ -225,8 +225,8 @@ def step_flops(c: Check) -> None:
                              "cached ones", other(new * (new + 1) / 2)),
                 "score-only": ("only the scores are counted; weighting the values costs as much "
                                "again", matrices + attention / 2),
-                "kv-heads": ("attention is counted with num_kv_heads; every query head does its own "
-                             "dot products, shared keys or not",
+                "kv-heads": ("attention is counted with num_kv_heads; every query head does its "
+                             "own dot products, shared keys or not",
                              matrices + attention * s.num_kv_heads / s.num_heads),
                 "one-layer-attention": ("attention happens in each of config.num_layers layers",
                                         matrices + attention / s.num_layers),
@@ -304,8 +304,7 @@ def critical_batch(c: Check) -> None:
         fixed, flops = draw.uniform(1e9, 1e11), draw.uniform(1e9, 2e11)
         for share in (0.0, draw.uniform(0.05, 0.5), draw.uniform(0.5, 0.95)):
             request = share * flops / peak * bandwidth
-            want = _crossing(lambda b, f=flops, p=peak: b * f / p,
-                             lambda b, x=fixed, y=request, w=bandwidth: (x + b * y) / w)
+            want = _crossing(fixed / bandwidth, request / bandwidth, flops / peak)
             plain = fixed * peak / (bandwidth * flops)
             got = c.call(fixed, request, flops, peak, bandwidth)
             rounded = float(got) if got in (math.floor(want), math.ceil(want)) else want
@@ -325,7 +324,8 @@ def critical_batch(c: Check) -> None:
             request = share * flops / peak * bandwidth
             got = number(c, c.call(fixed, request, flops, peak, bandwidth), "the batch size")
             c.expect(got >= 0, "negative", f"The batch size is {got:.4g}, but {infinite}.")
-            c.expect(math.isinf(got), "no-infinity", f"The batch size is {got:.4g}, but {infinite}.")
+            c.expect(math.isinf(got), "no-infinity",
+                     f"The batch size is {got:.4g}, but {infinite}.")
     # Exactly balanced: powers of two, so that the difference is exactly zero.
     try:
         got = number(c, c.call(2.0**30, 2.0**10, 2.0**20, 2.0**50, 2.0**40), "the batch size")
@@ -334,15 +334,20 @@ def critical_batch(c: Check) -> None:
             raise Mistake("Your code divides by zero where a request adds exactly as much time of "
                           f"moving as of computing: {infinite}.", key="divides-by-zero") from None
         raise
-    c.expect(math.isinf(got) and got > 0, "no-infinity", f"The batch size is {got:.4g}, but {infinite}.")
+    c.expect(math.isinf(got) and got > 0, "no-infinity",
+             f"The batch size is {got:.4g}, but {infinite}.")
 
 
-def _crossing(compute: Callable[[float], float], memory: Callable[[float], float]) -> float:
-    """The batch at which two growing lines meet, by bisection."""
+def _crossing(start_s: float, moving_s: float, computing_s: float) -> float:
+    """The b at which b * computing_s reaches start_s + b * moving_s, by bisection."""
+
+    def behind(b: float) -> bool:
+        return b * computing_s < start_s + b * moving_s
+
     low, high = 0.0, 1.0
-    while compute(high) < memory(high):
+    while behind(high):
         low, high = high, 2 * high
     for _ in range(200):
         middle = (low + high) / 2
-        low, high = (middle, high) if compute(middle) < memory(middle) else (low, middle)
+        low, high = (middle, high) if behind(middle) else (low, middle)
     return high

@@ -4,7 +4,6 @@
 #| exercise: infero.roofline.count_weights
 def count_weights(config):
     hidden = config.hidden_size
-    q = config.num_heads * config.head_dim
     kv = config.num_kv_heads * config.head_dim
     layer = 2 * hidden * hidden + 2 * hidden * kv + 3 * hidden * config.intermediate_size
     return config.num_layers * layer, config.vocab_size * hidden

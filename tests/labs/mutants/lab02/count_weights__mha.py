@@ -5,6 +5,5 @@
 def count_weights(config):
     hidden = config.hidden_size
     q = config.num_heads * config.head_dim
-    kv = config.num_kv_heads * config.head_dim
     layer = hidden * (4 * q + 3 * config.intermediate_size)
     return config.num_layers * layer, config.vocab_size * hidden
