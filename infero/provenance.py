@@ -12,14 +12,18 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+_NOISE = re.compile(
+    r"\((R|TM|C)\)|\b(NVIDIA|AMD Instinct|GeForce|Tesla|Quadro|Graphics|CPU|Processor)\b|@.*"
+    r"|\b\d+[ -]?(GB|Core)\b|\bHBM\w*|\bSXM\d?\b|\b(OAM|with)\b", re.I,
+)  # fmt: skip
+
 
 def slug(name: str, cores: int | None = None) -> str:
-    """The folder of a device: "NVIDIA H100 80GB HBM3" → h100, "AMD EPYC" on 2 cores → amd-epyc-2c."""
-    if found := re.search(r"\b([A-Z]{1,3}\d{1,4}[A-Z]?)\b", name.removeprefix("NVIDIA ")):
-        if "NVIDIA" in name or "Tesla" in name:
-            return found.group(1).lower()
-    words = re.sub(r"\(R\)|\(TM\)|\bCPU\b|\bProcessor\b|@.*|\d+-Core", " ", name, flags=re.I)
-    text = re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-") or "cpu"
+    """The folder of a device: "NVIDIA H100 80GB HBM3" → h100, "AMD EPYC" on 2 cores → amd-epyc-2c.
+
+    Cards of one name that differ in speed stay apart: "NVIDIA H100 PCIe" → h100-pcie.
+    """
+    text = re.sub(r"[^a-z0-9]+", "-", _NOISE.sub(" ", name).lower()).strip("-") or "device"
     return f"{text}-{cores}c" if cores else text
 
 
@@ -81,7 +85,7 @@ def software() -> dict[str, str | None]:
 
 
 def commit() -> str:
-    """The checkout's commit, with "+" where tracked files differ; $INFERO_COMMIT overrides it."""
+    """The checkout's commit, with "+" where the code differs; $INFERO_COMMIT overrides it."""
     if given := os.environ.get("INFERO_COMMIT"):
         return given
     here = Path(__file__).resolve().parent.parent
@@ -93,6 +97,6 @@ def commit() -> str:
 
     try:
         return git("rev-parse", "--short=12", "HEAD") + (
-            "+" if git("status", "--porcelain", "-uno") else "")
+            "+" if git("status", "--porcelain", "-uno", "--", "infero", "benchmarks") else "")
     except (OSError, subprocess.SubprocessError):
         return "unknown"

@@ -12,8 +12,10 @@ import datetime as dt
 import difflib
 import functools
 import json
+import math
 import os
 import re
+import shlex
 import statistics
 import sys
 import tempfile
@@ -24,11 +26,12 @@ from pathlib import Path
 from typing import Any
 
 from infero.errors import InferoError
+from infero.units import render as render
+from infero.units import require_base_unit
 
 SCHEMA = 1
 GPU_ALIASES = ("h100", "h200")  # what `gpu/…` means, first present wins
-KEYS = {"schema", "name", "device", "software", "commit", "date", "command", "values", "tables"}
-DEVICE_KEYS = {"slug", "kind", "name", "driver", "memory_bytes", "cores"}
+FACTS = ("@device", "@driver", "@date", "@commit", "@command", "@python", "@torch", "@triton")
 
 
 class ResultMissing(InferoError, KeyError):
@@ -44,7 +47,10 @@ class ResultInvalid(InferoError):
 
 @dataclass(frozen=True)
 class Value:
-    """One measured number. `spread` is the interquartile range over the median."""
+    """One measured number. `spread` is the interquartile range over the median.
+
+    A fact about the run (`gpu/limits/@device`) is a Value too: its `words` hold the fact.
+    """
 
     key: str
     value: float
@@ -54,11 +60,12 @@ class Value:
     note: str
     device: str
     date: str
+    words: str = ""
 
     @property
     def text(self) -> str:
         """The number scaled for reading, with its unit: "3,032 GB/s"."""
-        return render(self.value, self.unit)
+        return self.words or render(self.value, self.unit)
 
     @property
     def label(self) -> str:
@@ -105,6 +112,12 @@ def names() -> list[str]:
     return sorted(f"{p.parent.name}/{p.stem}" for p in root().glob("*/*.json"))
 
 
+def devices() -> list[str]:
+    """The devices that have results: the cards that `gpu` may mean first, then by name."""
+    found = {p.parent.name for p in root().glob("*/*.json")}
+    return [d for d in GPU_ALIASES if d in found] + sorted(found - set(GPU_ALIASES))
+
+
 def load(device: str, name: str) -> dict[str, Any]:
     """One results file, checked against the schema. `gpu` stands for h100, else h200."""
     candidates = GPU_ALIASES if device == "gpu" else (device,)
@@ -115,10 +128,10 @@ def load(device: str, name: str) -> dict[str, Any]:
     known = names()
     near = difflib.get_close_matches(f"{candidates[0]}/{name}", known, n=3)
     hint = f" Near: {', '.join(near)}." if near else ""
-    raise ResultMissing(
-        f"There is no results file {device}/{name}.json in {root()}.{hint} "
-        f"Measure it with: python -m benchmarks.{name}"
-    )
+    program = root().parent / "benchmarks" / f"{name}.py"
+    remedy = (f"Measure it with: python -m benchmarks.{name}" if program.is_file()
+              else "Check the spelling; `make gpu` measures what there is")
+    raise ResultMissing(f"There is no results file {device}/{name}.json.{hint} {remedy}.")
 
 
 @functools.lru_cache(maxsize=64)
@@ -132,9 +145,16 @@ def _read(path: Path, _mtime_ns: int) -> dict[str, Any]:
 
 
 def get(key: str) -> Value:
-    """The value of `device/name/value`, for example `gpu/limits/copy_bandwidth`."""
+    """The value of `device/name/value`, for example `gpu/limits/copy_bandwidth`.
+
+    `device/name/@device` (or @driver, @date, @commit, @command, @python, @torch, @triton) gives a
+    fact about the run, as text.
+    """
     device, name, value = _split(key)
     data = load(device, name)
+    if value.startswith("@"):
+        return Value(key, math.nan, "", 1, None, "", data["device"]["name"], data["date"],
+                     words=_fact(key, value, data))
     if value not in data["values"]:
         raise ResultMissing(_no_entry(key, value, data, "values"))
     v = data["values"][value]
@@ -160,6 +180,20 @@ def provenance(key: str) -> dict[str, Any]:
     return {k: data[k] for k in ("device", "software", "commit", "date", "command")}
 
 
+def _fact(key: str, fact: str, data: dict[str, Any]) -> str:
+    if fact not in FACTS:
+        raise ResultMissing(f"{key!r}: there is no fact {fact!r}; there are {', '.join(FACTS)}.")
+    if fact == "@device":
+        return str(data["device"]["name"])
+    if fact == "@driver":
+        return str(data["device"]["driver"] or "none")
+    if fact == "@date":
+        return str(data["date"])[:10]
+    if fact in ("@commit", "@command"):
+        return str(data[fact[1:]])
+    return str(data["software"][fact[1:]] or "none")
+
+
 def _split(key: str) -> tuple[str, str, str]:
     parts = key.split("/")
     if len(parts) != 3 or not all(parts):
@@ -172,60 +206,7 @@ def _no_entry(key: str, entry: str, data: dict[str, Any], kind: str) -> str:
     have = list(data[kind])
     near = difflib.get_close_matches(entry, have, n=3) or have[:5]
     return (f"No result {key!r}: {data['name']}.json holds no such entry in its {kind} "
-            f"(near: {', '.join(near) or 'none'}). Measure it with: {data['command']}")
-
-
-# ---------------------------------------------------------------- rendering
-
-_PREFIXES = [(1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"),
-             (1e-6, "µ"), (1e-9, "n")]
-_SYMBOLS = {"byte/s": "B/s", "byte": "B", "flop/s": "FLOP/s", "flop": "FLOP", "s": "s", "W": "W",
-            "J": "J", "hertz": "Hz"}
-_PLAIN = {"": "", "token/s": "tokens/s", "token": "tokens", "J/token": "J/token",
-          "request/s": "requests/s", "percent": "%"}
-
-
-def render(value: float, unit: str, as_unit: str = "", spec: str = "") -> str:
-    """A number with its unit for reading: `render(3.032e12, "byte/s") == "3,032 GB/s"`.
-
-    `as_unit` asks for a certain scaled unit ("GB/s"), `spec` for a format (".0f").
-    """
-    scale, symbol = _scaled(value, unit, as_unit)
-    number = value / scale
-    text = format(number, "," + spec if spec and "," not in spec else spec) if spec else _short(number)
-    return f"{text}\N{NO-BREAK SPACE}{symbol}" if symbol and symbol != "%" else text + symbol
-
-
-def _scaled(value: float, unit: str, as_unit: str) -> tuple[float, str]:
-    symbol = _SYMBOLS.get(unit, _PLAIN.get(unit, unit))
-    if as_unit == "%" and unit == "":
-        return 0.01, "%"
-    if as_unit:
-        for scale, prefix in _PREFIXES:
-            if as_unit in (prefix + symbol, symbol if scale == 1 else None):
-                return scale, as_unit
-        binary = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
-        if unit == "byte" and as_unit in binary:
-            return binary[as_unit], as_unit
-        raise ResultInvalid(f"A value in {unit!r} cannot be shown in {as_unit!r}; use a scaled form "
-                            f"of {symbol}.")
-    if unit not in _SYMBOLS or value == 0:
-        return 1.0, symbol
-    if unit == "byte/s" and 1e12 <= abs(value) < 1e13:
-        return 1e9, "GB/s"  # memory bandwidth reads better as 3,032 GB/s than as 3.03 TB/s
-    for scale, prefix in _PREFIXES:
-        if abs(value) >= scale * 0.9995:
-            return scale, prefix + symbol
-    return _PREFIXES[-1][0], _PREFIXES[-1][1] + symbol
-
-
-def _short(number: float) -> str:
-    """Three significant digits, whole numbers from 100 up, with thousands separated."""
-    if number == int(number) and abs(number) < 1e15:
-        return f"{int(number):,}"
-    if abs(number) >= 99.95:
-        return f"{number:,.0f}"
-    return f"{number:.3g}"
+            f"(near: {', '.join(near) or 'none'}). Measure it with: {data['command']}.")
 
 
 # ---------------------------------------------------------------- writing
@@ -242,10 +223,13 @@ class Recorder:
     def value(self, key: str, samples: float | Sequence[float], *, unit: str, note: str = "",
               n: int | None = None, spread: float | None = None) -> float:
         """Record a number, or the median of samples with their relative interquartile range."""
+        require_base_unit(unit, key)
         if isinstance(samples, (int, float)):
             middle, count = float(samples), n or 1
         else:
             ordered = sorted(float(s) for s in samples)
+            if not ordered:
+                raise ResultInvalid(f"{self.name}: value {key!r} got no samples; measure once")
             middle, count = statistics.median(ordered), len(ordered)
             if count >= 4 and middle:
                 q1, _, q3 = statistics.quantiles(ordered, n=4, method="inclusive")
@@ -257,6 +241,8 @@ class Recorder:
     def table(self, key: str, columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[Any]]
               ) -> None:
         """Record rows under (name, unit) columns."""
+        for column, unit in columns:
+            require_base_unit(unit, f"{key}.{column}")
         self.tables[key] = {"columns": [{"name": c, "unit": u} for c, u in columns],
                             "rows": [list(r) for r in rows]}
 
@@ -266,10 +252,14 @@ def record(name: str, *, argv: Sequence[str] | None = None, out: str | Path | No
            device: str | None = None) -> Iterator[Recorder]:
     """Collect a benchmark's numbers and write `OUT/DEVICE/NAME.json` when the block ends well.
 
-    `argv` are the program's own arguments, without `--out`; `device` is "cuda" or "cpu" (default:
-    cuda where there is one). An exception inside the block leaves an older file untouched.
+    `argv` are the program's own arguments (None: the command line's); `device` is "cuda" or "cpu"
+    (default: cuda where there is one). An exception inside the block leaves an older file alone.
     """
     from infero import provenance as here
+
+    if argv is None:
+        program = getattr(sys.modules["__main__"], "__spec__", None)
+        argv = sys.argv[1:] if program and program.name == f"benchmarks.{name}" else []
 
     recorder = Recorder(name)
     yield recorder
@@ -278,13 +268,13 @@ def record(name: str, *, argv: Sequence[str] | None = None, out: str | Path | No
         "schema": SCHEMA, "name": name, "device": info, "software": here.software(),
         "commit": here.commit(),
         "date": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-        "command": " ".join(["python -m", f"benchmarks.{name}", *_without_out(argv or [])]),
+        "command": shlex.join(["python", "-m", f"benchmarks.{name}", *_without_out(argv)]),
         "values": recorder.values, "tables": recorder.tables,
     }
     validate(data, name)
     folder = Path(out) if out else root()
     path = folder / info["slug"] / f"{name}.json"
-    write_atomically(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+    write_atomically(path, json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     print(f"wrote {path}", file=sys.stderr)
 
 
@@ -314,6 +304,8 @@ def write_atomically(path: Path, text: str) -> None:
 
 # ---------------------------------------------------------------- schema
 
+_NUMBER, _TEXT, _COUNT = (int, float), (str,), (int,)
+
 
 def validate(data: Any, where: str = "results") -> None:
     """Raise ResultInvalid, naming the field, unless `data` follows the schema."""
@@ -322,24 +314,47 @@ def validate(data: Any, where: str = "results") -> None:
         if not holds:
             raise ResultInvalid(f"{where}: {words}")
 
+    def fields(thing: Any, what: str, **kinds: tuple[type, ...]) -> None:
+        need(isinstance(thing, dict), f"{what} must be an object")
+        odd = set(thing) ^ set(kinds)
+        need(not odd, f"{what} must hold {', '.join(kinds)}; missing or unknown: {sorted(odd)}")
+        for name, kind in kinds.items():
+            good = isinstance(thing[name], kind) and not isinstance(thing[name], bool)
+            finite = not isinstance(thing[name], float) or math.isfinite(thing[name])
+            need(good and finite, f"{what}.{name} is {thing[name]!r}")
+
+    none = type(None)
     need(isinstance(data, dict), "the file must hold an object")
     need(data.get("schema") == SCHEMA,
          f"schema is {data.get('schema')!r}, this code reads {SCHEMA}; measure it again")
-    need(set(data) == KEYS, f"fields differ from the schema: {sorted(set(data) ^ KEYS)}")
-    device = data["device"]
-    need(isinstance(device, dict) and set(device) == DEVICE_KEYS, "device has other fields")
-    need(device["kind"] in ("cuda", "cpu"), f"device kind {device['kind']!r}")
-    need(bool(re.fullmatch(r"python -m benchmarks\.\w+.*", data["command"])),
+    fields(data, "the file", schema=_COUNT, name=_TEXT, device=(dict,), software=(dict,),
+           commit=_TEXT, date=_TEXT, command=_TEXT, values=(dict,), tables=(dict,))
+    fields(data["device"], "device", slug=_TEXT, kind=_TEXT, name=_TEXT, driver=(str, none),
+           memory_bytes=(int, none), cores=(int, none))
+    fields(data["software"], "software", python=_TEXT, torch=_TEXT, triton=(str, none),
+           infero=_TEXT)
+    need(data["device"]["kind"] in ("cuda", "cpu"), f"device.kind is {data['device']['kind']!r}")
+    need(bool(re.fullmatch(r"python -m benchmarks\.\w+( .*)?", data["command"])),
          f"command {data['command']!r} is no `python -m benchmarks.NAME`")
     try:
         dt.datetime.fromisoformat(data["date"])
-    except (TypeError, ValueError):
+    except ValueError:
         need(False, f"date {data['date']!r} is not ISO 8601")
+    need(bool(data["values"] or data["tables"]), "nothing was measured: no values and no tables")
     for key, v in data["values"].items():
-        need(set(v) == {"value", "unit", "n", "spread", "note"}, f"value {key!r} has other fields")
-        need(isinstance(v["value"], (int, float)) and v["value"] == v["value"],
-             f"value {key!r} is {v['value']!r}, not a number")
-        need(isinstance(v["n"], int) and v["n"] >= 1, f"value {key!r} has n = {v['n']!r}")
+        what = f"values.{key}"
+        need(bool(re.fullmatch(r"[\w.+-]+", key)), f"{what}: a key is letters, digits and _ . + -")
+        fields(v, what, value=_NUMBER, unit=_TEXT, n=_COUNT, spread=(int, float, none), note=_TEXT)
+        need(v["n"] >= 1, f"{what}.n is {v['n']!r}")
+        require_base_unit(v["unit"], f"{where}: {what}")
     for key, t in data["tables"].items():
-        width = len(t["columns"])
-        need(all(len(row) == width for row in t["rows"]), f"table {key!r} has ragged rows")
+        what = f"tables.{key}"
+        fields(t, what, columns=(list,), rows=(list,))
+        for column in t["columns"]:
+            fields(column, f"{what}.columns", name=_TEXT, unit=_TEXT)
+            require_base_unit(column["unit"], f"{where}: {what}.{column['name']}")
+        cells = [cell for row in t["rows"] for cell in row]
+        need(all(len(row) == len(t["columns"]) for row in t["rows"]), f"{what} has ragged rows")
+        need(all(isinstance(c, (str, int, float, none)) for c in cells), f"{what} has odd cells")
+        need(not any(isinstance(c, float) and not math.isfinite(c) for c in cells),
+             f"{what} holds a number that is not finite")
