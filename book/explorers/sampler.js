@@ -168,13 +168,16 @@ function draw(svg, width, row, state) {
   svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
   const left = width < 460 ? 92 : 130;
   const right = width - 62;
-  const scale = (v) => v * (right - left);
+  const largest = Math.max(...before, ...after);
+  const end = [0.1, 0.2, 0.4, 0.6, 0.8].find((v) => largest <= v) ?? 1;
+  const scale = (v) => (v / end) * (right - left);
   const text = (words, x, y, more = {}) => svg.append(
     shape("text", { x, y, "font-size": 12.5, ...more }, words));
-  for (let v = 0; v <= 1.001; v += 0.25) {
+  for (let i = 0; i <= 4; i += 1) {
+    const v = (end * i) / 4;
     const x = left + scale(v);
     svg.append(shape("line", { class: "ix-gridline", x1: x, x2: x, y1: top, y2: height - 4 }));
-    text(`${Math.round(100 * v)}%`, x, 14, { "text-anchor": "middle", class: "ix-faint" });
+    text(`${Number((100 * v).toFixed(1))}%`, x, 14, { "text-anchor": "middle", class: "ix-faint" });
   }
   order.forEach((token, i) => {
     const y = top + i * line;

@@ -2,7 +2,7 @@
 
     {result}`gpu/limits/copy_bandwidth`               3,032 GB/s
     {result}`gpu/limits/copy_bandwidth | TB/s | .2f`  3.03 TB/s
-    {result}`gpu/limits/@device`                      the card's name
+    {result}`gpu/limits/@device`                      the card's name; also @date, @driver
 
 Every value carries its provenance (device, date, n, spread) in a title that shows on hover. A
 missing key or a file of another schema stops the build, naming the key and the program to run.
@@ -18,78 +18,64 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 from infero_book import problems
+from infero_book.pieces import ROOT
 
-# Display unit -> (base unit, how many base units it is).
-UNITS: dict[str, tuple[str, float]] = {
-    "B": ("byte", 1), "kB": ("byte", 1e3), "MB": ("byte", 1e6), "GB": ("byte", 1e9),
-    "KiB": ("byte", 2**10), "MiB": ("byte", 2**20), "GiB": ("byte", 2**30),
-    "B/s": ("byte/s", 1), "MB/s": ("byte/s", 1e6), "GB/s": ("byte/s", 1e9),
-    "TB/s": ("byte/s", 1e12),
-    "FLOP/s": ("flop/s", 1), "GFLOP/s": ("flop/s", 1e9), "TFLOP/s": ("flop/s", 1e12),
-    "s": ("s", 1), "ms": ("s", 1e-3), "µs": ("s", 1e-6), "us": ("s", 1e-6), "ns": ("s", 1e-9),
-    "min": ("s", 60),
-    "%": ("", 1e-2), "J": ("J", 1), "mJ": ("J", 1e-3), "kJ": ("J", 1e3), "W": ("W", 1),
-    "tok/s": ("token/s", 1), "tokens/s": ("token/s", 1), "token/s": ("token/s", 1),
-}  # fmt: skip
+SPACE = "\N{NO-BREAK SPACE}"
 
 
-def scaled(value: float, base: str, unit: str) -> float:
-    """`value`, given in `base`, in the display unit `unit`."""
-    if unit == base:
-        return value
-    if unit not in UNITS:
-        raise ValueError(f"{unit!r} is not a unit the book knows; it has {', '.join(UNITS)}")
-    wanted, size = UNITS[unit]
-    if wanted != base and not (unit == "%" and base in ("", "1", "ratio", "fraction")):
-        raise ValueError(f"{unit!r} is a unit of {wanted or 'a ratio'}, the value is in {base!r}")
-    return value / size
+def text_of(key: str) -> tuple[str, str]:
+    """What `{result}` shows for "key | unit | format", and the value's provenance."""
+    from infero import results
+
+    key, unit, form = _parts(key)
+    entry = key.rpartition("/")[2]
+    if entry.startswith("@"):
+        return _about(key, entry[1:]), ""
+    value = results.get(key)
+    return results.render(value.value, value.unit, unit, form), provenance(value)
 
 
-def written(value: Any, unit: str | None, form: str | None) -> str:
-    """The text of an `infero.results.Value`, in its own words or in the unit and format asked for."""
-    if not unit and not form:
-        return str(value.text)
-    number = scaled(value.value, value.unit, unit) if unit else value.value
-    text = format(number, form) if form else f"{number:,.3g}"
-    shown = unit if unit else value.unit
-    if not shown:
-        return text
-    return f"{text}%" if shown == "%" else f"{text}\N{NO-BREAK SPACE}{shown}"
+def _parts(text: str) -> tuple[str, str, str]:
+    first, second, third = ([part.strip() for part in text.split("|")] + ["", ""])[:3]
+    return first, second, third
+
+
+def _about(key: str, what: str) -> str:
+    from infero import results
+
+    facts = results.provenance(key)
+    choices = {
+        "device": facts["device"]["name"], "date": facts["date"][:10],
+        "driver": facts["device"]["driver"], "command": facts["command"],
+    }  # fmt: skip
+    if what not in choices:
+        raise ValueError(f"@{what} is not known; there are @{', @'.join(choices)}")
+    return str(choices[what])
 
 
 def provenance(value: Any) -> str:
     """One line on where a value comes from: device, date, samples, spread."""
-    parts = [str(_device(value))]
-    if getattr(value, "date", None):
-        parts.append(str(value.date)[:10])
-    if getattr(value, "n", None):
-        parts.append(f"n = {value.n}")
-    if getattr(value, "spread", None) is not None:
+    parts = [value.device, value.date[:10], f"n = {value.n}"]
+    if value.spread is not None:
         parts.append(f"spread {value.spread:.1%}")
     return "measured: " + ", ".join(parts)
 
 
-def _device(value: Any) -> str:
-    device = getattr(value, "device", "")
-    if isinstance(device, dict):
-        return str(device.get("name") or device.get("slug"))
-    return str(getattr(device, "name", device))
-
-
 class ResultRole(SphinxRole):
     def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
-        key, unit, form = ([part.strip() for part in self.text.split("|")] + ["", ""])[:3]
         try:
-            from infero import results
-
-            value = results.get(key)
-            if isinstance(value, str):
-                return [nodes.inline("", value, classes=["infero-result"])], []
-            text = written(value, unit, form)
+            text, where = text_of(self.text)
         except Exception as error:
-            return [problems.report(self.env, f"result {key!r}: {error}", self.lineno)], []
-        node = ResultNode("", text, classes=["infero-result"], title=provenance(value))
-        return [node], []
+            return [problems.report(self.env, f"result {self.text!r}: {error}", self.lineno)], []
+        note_files(self.env, self.text)
+        return [ResultNode("", text, classes=["infero-result"], title=where)], []
+
+
+def note_files(env: Any, key: str) -> None:
+    """Let Sphinx read the page again when the results file of `key` changes."""
+    device, name = key.split("/")[:2]
+    for slug in ("h100", "h200") if device == "gpu" else (device,):
+        env.note_dependency(str(ROOT / "results" / slug / f"{name}.json"))
 
 
 class ResultNode(nodes.inline):
@@ -97,7 +83,8 @@ class ResultNode(nodes.inline):
 
 
 def _visit_html(self: Any, node: nodes.Element) -> None:
-    self.body.append(self.starttag(node, "span", "", title=node["title"]))
+    more = {"title": node["title"]} if node["title"] else {}
+    self.body.append(self.starttag(node, "span", "", **more))
 
 
 def _depart_html(self: Any, node: nodes.Element) -> None:
@@ -109,7 +96,7 @@ def _pass(self: Any, node: nodes.Element) -> None:
 
 
 class ResultTable(SphinxDirective):
-    """A recorded table, `:columns: batch, time | ms | .2f` choosing, scaling and formatting."""
+    """A recorded table; `:columns: batch, time | ms | .2f` chooses, scales and formats."""
 
     required_arguments = 1
     option_spec = {
@@ -125,10 +112,9 @@ class ResultTable(SphinxDirective):
             table = results.table(self.arguments[0])
             heads, rows = cells_of(table, self.options.get("columns"))
         except Exception as error:
-            mark = problems.report(
-                self.env, f"result table {self.arguments[0]!r}: {error}", self.lineno
-            )
-            return [nodes.paragraph("", "", mark)]
+            message = f"result table {self.arguments[0]!r}: {error}"
+            return [nodes.paragraph("", "", problems.report(self.env, message, self.lineno))]
+        note_files(self.env, self.arguments[0])
         node = nodes.table(classes=["infero-result-table", "colwidths-auto"])
         if self.options.get("caption"):
             inline, messages = self.state.inline_text(self.options["caption"], self.lineno)
@@ -145,44 +131,40 @@ class ResultTable(SphinxDirective):
 
 def cells_of(table: Any, columns: str | None) -> tuple[list[str], list[list[str]]]:
     """The heads and the cells' text of a recorded table."""
-    names = [_field(column, "name") for column in _field(table, "columns")]
-    units = [_field(column, "unit") for column in _field(table, "columns")]
-    wanted = [
-        ([part.strip() for part in text.split("|")] + ["", ""])[:3]
-        for text in (columns.split(",") if columns else names)
-    ]
-    heads, picked = [], []
+    units = dict(table.columns)
+    wanted = [_parts(text) for text in (columns.split(",") if columns else units)]
+    heads, texts = [], []
     for name, unit, form in wanted:
-        if name not in names:
-            raise KeyError(f"there is no column {name!r}; there are {', '.join(names)}")
-        index = names.index(name)
-        shown = unit or units[index]
-        heads.append(f"{name.replace('_', ' ')} ({shown})" if shown else name.replace("_", " "))
-        picked.append((index, unit, form))
-    rows = [
-        [_cell(row[index], units[index], unit, form) for index, unit, form in picked]
-        for row in _field(table, "rows")
-    ]
-    return heads, rows
+        values = table.column(name)
+        shown = unit or _usual_unit(values, units[name])
+        words = name.replace("_", " ")
+        heads.append(f"{words} ({shown})" if shown else words)
+        texts.append([_cell(value, units[name], shown, form) for value in values])
+    return heads, [list(row) for row in zip(*texts, strict=True)]
+
+
+def _usual_unit(values: list[Any], base: str) -> str:
+    """The display unit that suits the middle of a column."""
+    from infero import results
+
+    numbers = sorted(abs(v) for v in values if isinstance(v, int | float) and v)
+    if not base or not numbers:
+        return ""
+    return results.render(numbers[len(numbers) // 2], base).partition(SPACE)[2]
 
 
 def _cell(value: Any, base: str, unit: str, form: str) -> str:
+    from infero import results
+
+    if value is None:
+        return "–"
     if isinstance(value, bool) or not isinstance(value, int | float):
-        return "–" if value is None else str(value)
-    number = scaled(value, base, unit) if unit else value
-    if form:
-        return format(number, form)
-    return f"{number:,}" if isinstance(number, int) else f"{number:,.4g}"
-
-
-def _field(thing: Any, name: str) -> Any:
-    return thing[name] if isinstance(thing, dict) else getattr(thing, name)
+        return str(value)
+    return results.render(value, base, unit, form).partition(SPACE)[0].removesuffix("%")
 
 
 def _row(texts: list[str]) -> nodes.row:
-    return nodes.row(
-        "", *(nodes.entry("", nodes.paragraph("", text)) for text in texts)
-    )
+    return nodes.row("", *(nodes.entry("", nodes.paragraph("", text)) for text in texts))
 
 
 def setup(app: Sphinx) -> None:
