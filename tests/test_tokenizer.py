@@ -25,7 +25,8 @@ TRICKY = st.text(st.one_of(
 ), max_size=60)
 SAMPLES = [
     "", " ", "Hello, world!", "  two  spaces  ", "tabs\tand\nnewlines\r\n\r\n", "it's we'll I'D",
-    "12345 1.5e-3 ½ ² Ⅷ ٣", "naïve café ÀÉÎ", "日本語のテキスト", "🙂👩‍👩‍👧🇫🇷", "e\u0301 ﬁ \u00a0\u3000x",
+    "12345 1.5e-3 ½ ² Ⅷ ٣", "naïve café ÀÉÎ", "日本語のテキスト", "🙂👩‍👩‍👧🇫🇷",
+    "e\u0301 ﬁ \u00a0\u3000x",
     "def f(x):\n    return x**2  # ok\n", "<|im_start|>user\nHi<|im_end|>\n", "a" * 300,
 ]
 
@@ -141,7 +142,7 @@ def test_template_extras(tokenizer: Tokenizer) -> None:
     cases = {
         "{{ messages[0] | tojson }}": '{"role": "user", "content": "é<&>"}',
         "{{ bos_token }}{{ messages[0].content }}": "<s>é<&>",
-        "{% for m in messages %}{% generation %}{{ m.role }}{% endgeneration %}{% endfor %}": "user",
+        "{% generation %}{{ messages[0].role }}{% endgeneration %}": "user",
         "{% for i in range(9) %}{% if i == 2 %}{% break %}{% endif %}{{ i }}{% endfor %}": "01",
         "{{ tools is none }}{{ add_generation_prompt }}": "TrueTrue",
     }
@@ -190,7 +191,8 @@ def folder_with(tmp_path: Path, backend: object, **settings: object) -> Path:
 def test_tokenizer_json_equals_transformers(tokenizer: Tokenizer, tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     folder_with(tmp_path, tokenizer.backend, bos_token="<|im_start|>",
-                eos_token={"content": "<|im_end|>", "__type": "AddedToken"}, chat_template=tokenizer.chat_template)
+                eos_token={"content": "<|im_end|>", "__type": "AddedToken"},
+                chat_template=tokenizer.chat_template)
     ours = vocabulary.from_folder(tmp_path)
     assert ours is not None
     peer = transformers.AutoTokenizer.from_pretrained(tmp_path)

@@ -50,8 +50,13 @@ def root() -> Path | None:
     chosen = os.environ.get("INFERO_CACHE", "").strip()
     if chosen.lower() in ("off", "0", "none"):
         return None
-    if chosen:
-        return Path(chosen).expanduser()
+    try:
+        return Path(chosen).expanduser() if chosen else _platform_folder()
+    except RuntimeError:  # a user without a home folder
+        return None
+
+
+def _platform_folder() -> Path:
     if sys.platform == "win32":
         base = os.environ.get("LOCALAPPDATA") or "~/AppData/Local"
     elif sys.platform == "darwin":

@@ -213,8 +213,7 @@ def from_gguf(metadata: Mapping[str, Any], tensors: Mapping[str, tuple[int, ...]
         if fields.count(key, default) != dim:
             raise fields.bad(key, fields.get(key), f"the head size {dim}")
     embedding = tensors.get("token_embd.weight", (0,))
-    vocab = metadata.get("tokenizer.ggml.tokens")
-    vocab_size = fields.count("vocab_size", embedding[0] or len(vocab or ()))
+    vocab_size = fields.count("vocab_size", embedding[0])
     kind = fields.get("rope.scaling.type", "none")
     if kind not in ("none", "linear"):
         raise ConfigError(f"The GGUF file stretches RoPE by {kind!r}; infero computes 'none', "

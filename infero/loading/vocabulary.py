@@ -40,6 +40,7 @@ _IGNORE_MERGES = {"llama-bpe", "llama3", "llama-v3", "falcon3", "tekken"}  # who
 _BOS_BY_DEFAULT = {"llama-bpe", "llama3", "llama-v3", "falcon3", "tekken"}
 # Names of tokens that end a turn or a text whatever the metadata says about `eos`.
 _ENDS = {"<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "<|eom_id|>", "</s>"}
+_LONGEST_PIECE = 512  # characters; longer ones occur in damaged files only
 _CONTROL, _USER_DEFINED, _UNUSED = 3, 4, 5  # token types of the GGUF format
 
 
@@ -150,7 +151,7 @@ def _sentencepiece(vocab: dict[str, int], scores: list[float], space_prefix: boo
 
     found = []
     for piece, index in vocab.items():
-        for cut in range(1, len(piece)):
+        for cut in range(1, len(piece) if len(piece) <= _LONGEST_PIECE else 0):
             left, right = piece[:cut], piece[cut:]
             if left in vocab and right in vocab:
                 found.append((-scores[index], vocab[left], vocab[right], left, right))
@@ -186,7 +187,7 @@ def from_folder(folder: Path, eos_ids: tuple[int, ...] = ()) -> Tokenizer | None
         template = named.get("default")
     jinja = folder / "chat_template.jinja"
     if jinja.exists():
-        template = jinja.read_text(encoding="utf-8")
+        template = jinja.read_text(encoding="utf-8", errors="replace")
     return from_text(path.read_bytes(), names, template, eos_ids, where=str(path))
 
 
