@@ -148,7 +148,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             speed = dict(rates)
             r.value("l1_latency", near[64 * KiB], unit="s", note="64 KiB working set")
             r.value("l2_latency", near[16 * MiB], unit="s", note="16 MiB working set")
-            r.value("hbm_latency", near[KiB * 2**20], unit="s", note="1 GiB working set")
+            r.value("hbm_latency", near[256 * MiB], unit="s", note="256 MiB working set")
+            r.value("hbm_bandwidth", speed[KiB * 2**20], unit="byte/s", note="1 GiB working set")
+            r.value("bytes_in_flight", near[256 * MiB] * speed[KiB * 2**20], unit="byte",
+                    note="latency times bandwidth of HBM")
             r.value("l2_bandwidth", speed[16 * MiB], unit="byte/s", note="16 MiB working set")
 
 

@@ -25,6 +25,7 @@ from benchmarks.limits import GiB, matmul_samples, read_samples, samples_s
 from infero import model as engine
 from infero import results, roofline
 from infero.cache import contiguous
+from infero.hardware import Device
 from infero.model import Model, ModelConfig
 from infero.roofline import ModelShape
 
@@ -242,8 +243,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     with results.record("roofline_sweep", argv=argv, out=args.out, device=device) as r:
         r.value("check_error", error, unit="", note="step against infero.model.forward, float32")
         size, side, reps = (2**22, 256, 3) if small else (4 * GiB, 8192, 30)
-        r.value("read_bandwidth", read_samples(device, size, reps)[0], unit="byte/s")
-        r.value("matmul_bf16", matmul_samples(device, side, torch.bfloat16, reps), unit="flop/s")
+        read = read_samples(device, size, reps)[0]
+        matmul = matmul_samples(device, side, torch.bfloat16, reps)
+        r.value("read_bandwidth", read, unit="byte/s")
+        r.value("matmul_bf16", matmul, unit="flop/s")
+        limits = Device("here", "this run", "", "gpu", 0, statistics.median(read),
+                        {"bf16": statistics.median(matmul)})
         r.table("matmul", columns=[("layer", ""), ("rows", ""), ("out", ""), ("in", ""),
                                    ("time", "s"), ("spread", "")],
                 rows=matmul_sweep(shapes, rows_list, device, 2**20 if small else 4e8, n))
@@ -279,6 +284,15 @@ def main(argv: Sequence[str] | None = None) -> None:
             r.value(label, times, unit="s",
                     note=f"batch {batch}, {new} new tokens, context {context}, CUDA graph")
             r.value(f"{label}_rate", [batch * new / t for t in times], unit="token/s")
+            p = roofline.predict(config, limits, batch=batch, new=new, context=context)
+            taken, must_move = statistics.median(times), p.weights_bytes + p.kv_cache_bytes
+            derived = "from the limits measured in the same run"
+            r.value(f"{label}_predicted", p.time_s, unit="s", note=derived)
+            r.value(f"{label}_ratio", taken / p.time_s, unit="", note="measured over predicted")
+            r.value(f"{label}_mbu", roofline.mbu(must_move, taken, limits.bandwidth_bytes_per_s),
+                    unit="", note=derived)
+            r.value(f"{label}_mfu", roofline.mfu(p.flops, taken, limits.peak("bf16")), unit="",
+                    note=derived)
 
 
 if __name__ == "__main__":
