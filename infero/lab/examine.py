@@ -63,6 +63,8 @@ def reference(piece: Piece) -> Outcome:
 
 
 def _examine(piece: Piece, load: Callable[[], Candidate]) -> Outcome:
+    import torch
+
     original = swap.reference(piece.name)
     twin = copy_of(original)
     wire = Tripwire(piece.name, original)
@@ -70,7 +72,7 @@ def _examine(piece: Piece, load: Callable[[], Candidate]) -> Outcome:
     mistake: Mistake | None = None
     check: Check | None = None
     start = time.perf_counter()
-    with swap.references_only():
+    with swap.references_only(), torch.random.fork_rng(devices=[]):
         try:
             with wire:
                 found = load()
@@ -89,12 +91,10 @@ def _examine(piece: Piece, load: Callable[[], Candidate]) -> Outcome:
 
 
 def _run(piece: Piece, check: Check) -> Mistake | None:
-    import torch
-
     module, _, function = piece.check.partition(":")
     run = getattr(importlib.import_module(module), function)
     try:
-        with torch.random.fork_rng(devices=[]), _time_limit():
+        with _time_limit():
             run(check)
     except Mistake as mistake:
         return mistake

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LABS = sorted((ROOT / "labs").glob("[0-9][0-9]_*.ipynb"))
 
 #: placed on the path of a kernel: any connection that leaves the machine is an error
-NO_NETWORK = '''\
+NO_NETWORK = """\
 import socket
 
 _connect = socket.socket.connect
@@ -34,7 +34,7 @@ def connect(self, address):
 
 
 socket.socket.connect = connect
-'''
+"""
 
 
 def name_of(path: Path) -> str:
