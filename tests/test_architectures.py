@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.generate_cpu import transformers_peer
 from infero import generate, loading
 from infero.cache import contiguous
 from infero.loading import config as configs
@@ -169,38 +170,9 @@ def greedy_batch(model: Model, prompts: list[list[int]], n: int) -> list[list[in
     return out
 
 
-def peer_of(model: Model) -> torch.nn.Module:
-    """transformers' Llama over the very same weights (views, no copy)."""
-    c = model.config
-    with torch.device("meta"):
-        reference = transformers.LlamaForCausalLM(transformers.LlamaConfig(
-            vocab_size=c.vocab_size, hidden_size=c.hidden_size, num_hidden_layers=c.num_layers,
-            intermediate_size=c.intermediate_size, num_attention_heads=c.num_heads,
-            num_key_value_heads=c.num_kv_heads, head_dim=c.head_dim, rms_norm_eps=c.norm_eps,
-            max_position_embeddings=c.max_context, tie_word_embeddings=True,
-            rope_parameters=dict(rope_type="default", rope_theta=c.rope_theta),
-            bos_token_id=1, eos_token_id=None, pad_token_id=0))
-    state = {"model.embed_tokens.weight": model.embedding, "lm_head.weight": model.embedding,
-             "model.norm.weight": model.final_norm}
-    sizes = [c.num_heads * c.head_dim, c.num_kv_heads * c.head_dim, c.num_kv_heads * c.head_dim]
-    for i, layer in enumerate(model.layers):
-        at = f"model.layers.{i}."
-        q, k, v = layer.qkv.split(sizes)
-        gate, up = layer.gate_up.chunk(2)
-        named = {"self_attn.q_proj": q, "self_attn.k_proj": k, "self_attn.v_proj": v,
-                 "self_attn.o_proj": layer.o, "mlp.gate_proj": gate, "mlp.up_proj": up,
-                 "mlp.down_proj": layer.down, "input_layernorm": layer.input_norm,
-                 "post_attention_layernorm": layer.post_norm}
-        state |= {f"{at}{name}.weight": weight for name, weight in named.items()}
-    reference.load_state_dict(state, assign=True)
-    rotary = type(reference.model.rotary_emb)(reference.config)  # its table is on "meta" too
-    reference.model.rotary_emb = rotary
-    return reference.eval()
-
-
 def test_smollm2_greedy_equals_transformers(smollm2: Model) -> None:
     prompts = [smollm2.tokenizer.encode(text) for text in PROMPTS]
-    reference = peer_of(smollm2)
+    reference = transformers_peer(smollm2)
     width = max(map(len, prompts))
     padded = torch.tensor([[0] * (width - len(p)) + p for p in prompts])
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])

@@ -6,6 +6,8 @@ import json
 import logging
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -67,6 +69,16 @@ def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
+def test_imports_are_light() -> None:
+    """What only some loads need is imported by them: `import infero.loading` stays quick."""
+    heavy = ["gguf", "tokenizers", "jinja2", "huggingface_hub", "transformers", "rich"]
+    program = ("import sys, infero.loading, infero.tokenizer; "
+               f"print([m for m in {heavy} if m in sys.modules])")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True,
+                          check=True)
+    assert done.stdout.strip() == "[]"
+
+
 # ---------------------------------------------------------------- where models are found
 
 
@@ -104,7 +116,10 @@ def test_folder_with_only_a_pickle(folder: Path) -> None:
         loading.load(folder)
 
 
-def test_paths_that_lead_nowhere(tmp_path: Path) -> None:
+def test_paths_that_lead_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INFERO_MODEL", "no such model")
+    with pytest.raises(LoadError, match="INFERO_MODEL=no such model: There is no file"):
+        loading.load()
     with pytest.raises(LoadError, match="no file or folder"):
         loading.load("no such thing")
     with pytest.raises(LoadError, match="no file or folder"):

@@ -285,6 +285,13 @@ def test_unknown_tensor_type(tmp_path: Path) -> None:
         loading.load(path, device="cpu")
 
 
+def test_without_the_gguf_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_gguf(tmp_path / "m.gguf", random_model(tiny_config(vocab_size=260)))
+    monkeypatch.setitem(sys.modules, "gguf.constants", None)
+    with pytest.raises(LoadError, match="pip install gguf"):
+        loading.load(path, device="cpu")
+
+
 # ---------------------------------------------------------------- the default model
 
 

@@ -168,7 +168,11 @@ class GgufFile:
     @cached_property
     def _sizes(self) -> dict[int, tuple[int, int]]:
         """Type code → (values in a block, bytes of a block)."""
-        from gguf.constants import GGML_QUANT_SIZES
+        try:
+            from gguf.constants import GGML_QUANT_SIZES
+        except ImportError:
+            raise LoadError("Reading GGUF files needs the package gguf; run: pip install gguf"
+                            ) from None
 
         return {int(code): sizes for code, sizes in GGML_QUANT_SIZES.items()}
 

@@ -32,7 +32,11 @@ def resolve(source: str | os.PathLike[str] | None) -> tuple[Path, str, str | Non
     `None` means the environment variable INFERO_MODEL, or the default model.
     """
     if source is None:
-        source = os.environ.get("INFERO_MODEL", "").strip() or DEFAULT_MODEL
+        chosen = os.environ.get("INFERO_MODEL", "").strip()
+        try:
+            return resolve(chosen or DEFAULT_MODEL)
+        except LoadError as error:
+            raise LoadError(f"INFERO_MODEL={chosen}: {error}" if chosen else str(error)) from None
     text = os.fspath(source)
     path = Path(text).expanduser()
     if text == DEFAULT_MODEL and not path.exists():
