@@ -1,0 +1,63 @@
+"""A lab with every stub solved: each check passes, each piece is saved, swapped in and called."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from pathlib import Path
+
+import pytest
+
+from infero.lab import pieces, swap
+from tests.labs import notebooks
+
+STATE = """\
+import importlib, json
+from infero.lab import configurations, pieces, swap
+
+calls = {}
+for piece in pieces.PIECES:
+    if swap.installed(piece.name):
+        module = importlib.import_module(piece.module)
+        mine = getattr(module, piece.attribute)
+
+        def counted(*args, _mine=mine, _name=piece.name, **kwargs):
+            calls[_name] = calls.get(_name, 0) + 1
+            return _mine(*args, **kwargs)
+
+        setattr(module, piece.attribute, counted)
+        configurations.CONFIGURATIONS[piece.configuration]()
+        setattr(module, piece.attribute, mine)
+print(json.dumps({"calls": calls, "files": {
+    name: entry.function.__code__.co_filename for name, entry in swap._installed.items()
+}}))
+"""
+
+
+def solution(piece: pieces.Piece) -> str:
+    """The cell a learner would have typed who writes what the engine has."""
+    return f"#| exercise: {piece.name}\n{inspect.getsource(swap.reference(piece.name))}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", notebooks.LABS, ids=notebooks.name_of)
+def test_solved(path: Path, tmp_path: Path) -> None:
+    notebook = notebooks.read(path)
+    found = notebooks.exercises(notebook)
+    for exercise in found:
+        exercise.cell.source = solution(exercise.piece)
+    state = notebooks.add_cell(notebook, STATE)
+    notebooks.run(notebook, "learn", tmp_path)
+    code = notebooks.code_cells(notebook)
+    for exercise in found:
+        said = notebooks.text_of(code[exercise.index + 1])
+        assert f"Passed: {exercise.piece.label}: {exercise.piece.attribute}" in said, said
+    seen = json.loads(notebooks.text_of(state).splitlines()[-1])
+    mine = tmp_path / "my_infero"
+    for exercise in found:
+        name = exercise.piece.name
+        assert seen["calls"].get(name, 0) > 0, f"the engine never calls {name}"
+        assert Path(seen["files"][name]).is_relative_to(mine), "it is the saved file that runs"
+        assert f"# piece: {name} |" in Path(seen["files"][name]).read_text(encoding="utf-8")
+    assert set(seen["files"]) == {exercise.piece.name for exercise in found}
+    assert (mine / "measurements.json").exists(), "the learner's own numbers are kept"
