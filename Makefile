@@ -29,6 +29,7 @@ lint: env ## check style, types and workflow files
 	@$(PY) -m ruff check .
 	@$(PY) -m mypy infero
 	@$(PY) -m check_jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	@$(PY) -m check_jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
 
 set-repo: env ## name the repository everywhere that needs it (URL=https://…)
 	@$(PY) tools/set_repo.py "$(URL)"

