@@ -146,7 +146,7 @@ def settling(r: results.Recorder, device: str, side: int, n: int) -> None:
 def distribution(r: results.Recorder, device: str, n: int) -> None:
     """A thousand timings of one short piece of work, as a waiting host sees it."""
     x = torch.randn(1, 4096, device=device).to(torch.bfloat16)
-    wide = 16384 if device == "cuda" else 1024  # 134 MB on a GPU: more than L2, longer than a launch
+    wide = 16384 if device == "cuda" else 1024  # 134 MB on a GPU: past L2, longer than a launch
     weight = torch.randn(4096, wide, device=device).to(torch.bfloat16)
     run = lambda: torch.mm(x, weight)  # noqa: E731
     host = bench.time_it(run, bench.clock_of(device), 20, n)

@@ -226,7 +226,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             sampler.done.set()
             sampler.join()
             r.table("timeline", columns=[("time", "s"), ("phase", ""), ("power", "W"),
-                                         ("clock", "hertz"), ("temperature", "celsius")],
+                                         ("clock", "Hz"), ("temperature", "°C")],
                     rows=sampler.rows[::2])
 
 

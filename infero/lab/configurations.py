@@ -68,9 +68,22 @@ def roofline() -> None:
     module.main_table("llama-3-8b", "h100", batch=(1, 64), context=512)
 
 
+def bench() -> None:
+    """`infero bench` on the tiny model: a timer, an open and a closed load, and their table."""
+    from infero import bench_engine
+    from infero.llm import LLM
+
+    llm = LLM(tiny_model())
+    work = bench_engine.Workload(4, prompt_tokens=3, new_tokens=3)
+    bench_engine.service(llm, work, min_time_s=0.0)
+    bench_engine.open_load(llm, work, 500.0).percentile("e2e_s", 95)
+    bench_engine.closed_load(llm, work, 2)
+
+
 CONFIGURATIONS: dict[str, Callable[[], None]] = {
     "naive": naive,
     "cached": cached,
     "sampled": sampled,
     "roofline": roofline,
+    "bench": bench,
 }

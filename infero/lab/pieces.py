@@ -61,6 +61,7 @@ LABS: tuple[Lab, ...] = (
 
 _LAB01 = "infero.lab.checks.lab01"
 _LAB02 = "infero.lab.checks.lab02"
+_LAB03 = "infero.lab.checks.lab03"
 
 PIECES: tuple[Piece, ...] = (
     # Lab 1: from prompt to token.
@@ -165,6 +166,58 @@ PIECES: tuple[Piece, ...] = (
         points=15,
     ),
     # Lab 3: measuring honestly.
+    Piece(
+        "infero.bench.time_it",
+        lab="03",
+        exercise="1",
+        title="A trustworthy timer",
+        check=f"{_LAB03}:time_it",
+        configuration="bench",
+        points=15,
+    ),
+    Piece(
+        "infero.bench.percentile",
+        lab="03",
+        exercise="2",
+        title="Percentiles by linear interpolation",
+        check=f"{_LAB03}:percentile",
+        configuration="bench",
+    ),
+    Piece(
+        "infero.bench.latency",
+        lab="03",
+        exercise="3a",
+        title="TTFT, TPOT and E2E from token times",
+        check=f"{_LAB03}:latency",
+        configuration="bench",
+    ),
+    Piece(
+        "infero.bench.goodput",
+        lab="03",
+        exercise="3b",
+        title="Goodput under two limits",
+        check=f"{_LAB03}:goodput",
+        configuration="bench",
+        points=5,
+    ),
+    Piece(
+        "infero.bench.open_loop",
+        lab="03",
+        exercise="4",
+        title="The open loop, counted from when a request was due",
+        check=f"{_LAB03}:open_loop",
+        configuration="bench",
+        points=15,
+    ),
+    Piece(
+        "infero.bench.closed_loop",
+        lab="03",
+        exercise="5",
+        title="The closed loop of N clients",
+        check=f"{_LAB03}:closed_loop",
+        configuration="bench",
+        points=15,
+    ),
 )
 
 

@@ -1,0 +1,13 @@
+# mutant: infero.bench.closed_loop
+# diagnosis: no-thinking
+# story: forgets to think
+#| exercise: infero.bench.closed_loop
+def closed_loop(server, clients, requests, think_s):
+    ready = [0.0] * clients
+    latencies = []
+    for _ in range(requests):
+        sent = heapq.heappop(ready)
+        done = server(sent)
+        latencies.append(done - sent)
+        heapq.heappush(ready, done)
+    return latencies

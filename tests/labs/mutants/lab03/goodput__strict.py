@@ -1,0 +1,7 @@
+# mutant: infero.bench.goodput
+# diagnosis: strict
+# story: less than for at most
+#| exercise: infero.bench.goodput
+def goodput(latencies, duration_s, ttft_slo_s, tpot_slo_s):
+    good = sum(one.ttft_s < ttft_slo_s and one.tpot_s < tpot_slo_s for one in latencies)
+    return good / duration_s

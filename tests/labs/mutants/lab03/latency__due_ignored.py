@@ -1,0 +1,9 @@
+# mutant: infero.bench.latency
+# diagnosis: due-ignored
+# story: clock times for latencies
+#| exercise: infero.bench.latency
+def latency(due_s, token_times_s):
+    if not token_times_s:
+        return Latency(math.inf, math.inf, math.inf)
+    first, last, n = token_times_s[0], token_times_s[-1], len(token_times_s)
+    return Latency(first, (last - first) / max(n - 1, 1), last)

@@ -1,0 +1,12 @@
+# mutant: infero.bench.open_loop
+# diagnosis: coordinated-omission
+# story: late requests from their sending
+#| exercise: infero.bench.open_loop
+def open_loop(send, due_s, clock):
+    latencies = []
+    for i, due in enumerate(due_s):
+        clock.sleep_until(due)
+        sent = max(due, clock.now_s())
+        send(i)
+        latencies.append(clock.now_s() - sent)
+    return latencies
