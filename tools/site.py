@@ -55,25 +55,6 @@ def state() -> str:
     return digest.hexdigest()
 
 
-def pages() -> list[str]:
-    """The pages that _toc.yml promises, without suffix."""
-    import yaml
-
-    found: list[str] = []
-
-    def walk(node: Any) -> None:
-        if isinstance(node, dict):
-            found.extend(str(node[key]) for key in ("root", "file") if key in node)
-            for child in node.values():
-                walk(child)
-        elif isinstance(node, list):
-            for child in node:
-                walk(child)
-
-    walk(yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8")))
-    return found
-
-
 def build(force: bool = False) -> int:
     """Build unless nothing changed; 0 if the site is good."""
     wanted = state()
@@ -89,12 +70,9 @@ def build(force: bool = False) -> int:
         if shutil.disk_usage(ROOT).free < 2**26:
             return fail("The disk is full: free some space and run it again.")
         return fail("The site was not built: the first warning or error above says where.")
-    missing = [page for page in pages() if not (HTML / f"{page}.html").is_file()]
-    if missing or not (HTML / "index.html").is_file():
-        return fail(f"Pages of _toc.yml were not built: {', '.join(missing) or 'index'}.")
-    check = [sys.executable, str(ROOT / "book" / "_ext" / "check_site.py"), str(HTML)]
+    check = [sys.executable, "book/_ext/check_site.py", str(HTML)]
     if subprocess.run(check, cwd=ROOT, check=False).returncode != 0:
-        return fail("The site was built, but not whole: the lines above say what is missing.")
+        return 1
     STAMP.write_text(wanted + "\n", encoding="utf-8")
     seconds = time.monotonic() - begin_s
     print(f"The site is built ({seconds:.0f} s): {HTML.relative_to(ROOT)}/index.html", flush=True)

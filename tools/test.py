@@ -104,7 +104,9 @@ def browser() -> Outcome:
         words = (found.stderr.strip().splitlines() or ["no browser"])[-1]
         print(f"Browser tests left out: {words}", flush=True)
         return Outcome("browser", failed=int(in_ci()), words="no browser")
-    return pytest("browser", "-m", "browser", "tests", INFERO_CHROMIUM=path)
+    return pytest(
+        "browser", "-m", "browser", "tests/book", INFERO_CHROMIUM=path, INFERO_REQUIRE_SITE="1"
+    )
 
 
 STAGES = {"unit": unit, "labs": labs, "labs-avx2": labs_avx2, "site": site, "browser": browser}
