@@ -64,7 +64,8 @@ def build(force: bool = False) -> int:
         return 0
     STAMP.unlink(missing_ok=True)
     begin_s = time.monotonic()
-    command = [sys.executable, "-m", "jupyter_book", "build", str(ROOT), "-W", "-n", "--keep-going"]
+    main = "from jupyter_book.cli.main import main; main()"  # the package has no __main__
+    command = [sys.executable, "-c", main, "build", str(ROOT), "-W", "-n", "--keep-going"]
     code = subprocess.run(command, cwd=ROOT, check=False, stdin=subprocess.DEVNULL).returncode
     if code != 0:
         if shutil.disk_usage(ROOT).free < 2**26:

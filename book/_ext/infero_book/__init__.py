@@ -19,6 +19,7 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 from infero_book import (  # noqa: E402
+    devices,
     execution,
     explorers,
     labs,
@@ -33,6 +34,6 @@ from infero_book import (  # noqa: E402
 
 def setup(app: Sphinx) -> dict[str, Any]:
     app.add_config_value("infero_draft", False, "env")
-    for part in (problems, execution, results, pieces, plots, explorers, labs, landing, pages):
+    for part in (problems, execution, results, devices, pieces, plots, explorers, labs, landing, pages):
         part.setup(app)
     return {"version": "1", "parallel_read_safe": False, "parallel_write_safe": True}

@@ -34,7 +34,9 @@ def _configure(app: Sphinx, config: Config) -> None:
     config.html_static_path = [str(ROOT / "book" / "_static")]
     app.add_css_file("infero.css", priority=900)
     # Relative paths would be taken from conf.py's folder, which need not be the repository's root.
-    config.bibtex_bibfiles = [str(ROOT / name) for name in config.bibtex_bibfiles]
+    if "bibtex_bibfiles" in config:
+        config.bibtex_bibfiles = [str(ROOT / name) for name in config.bibtex_bibfiles]
+    config.html_favicon = str(ROOT / "book" / "_static" / "favicon.svg")
     config.mathjax_path = "mathjax/tex-chtml.js"
     config.mathjax3_config = _merged(getattr(config, "mathjax3_config", None) or {}, MATHJAX)
     config.html_context = {"default_mode": "auto", **config.html_context}
