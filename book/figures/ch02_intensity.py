@@ -25,7 +25,7 @@ def draw(theme):
             f" {card.ridge():.0f} flop/byte", fontsize=9)
     ax.set(xlabel="tokens of the prompt (prefill) or requests at once (decode)",
            ylabel="flop per byte", xlim=(1, 4096), ylim=(0.7, 3000))
-    ax.set_xticks([1, 4, 16, 64, 256, 1024, 4096], "1 4 16 64 256 1,024 4,096".split())
+    ax.set_xticks([1, 4, 16, 64, 256, 1024, 4096], ["1", "4", "16", "64", "256", "1,024", "4,096"])
     ax.set_yticks([1, 10, 100, 1000], ["1", "10", "100", "1,000"])
     ax.minorticks_off()
     theme.label_lines(ax, labels)

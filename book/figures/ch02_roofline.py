@@ -1,6 +1,6 @@
 """The roofline of the measured card with measured matrix products, decode steps and prefills."""
 
-from infero import hardware, results, roofline
+from infero import results, roofline
 
 
 def draw(theme):
@@ -43,8 +43,8 @@ def draw(theme):
                 ax.annotate(f"{'B' if new == 1 else 'n'} = {number:,}", (x, y), (7, -11),
                             textcoords="offset points", fontsize=8.5, color=color)
 
-    points("decode_by_batch", "s", theme.vermilion, "decode of B requests, context 1,024 (measured)",
-           (1, 8, 64, 256))
+    points("decode_by_batch", "s", theme.vermilion,
+           "decode of B requests, context 1,024 (measured)", (1, 8, 64, 256))
     points("prefill", "D", theme.green, "prefill of n tokens (measured)", (512, 4096))
     ax.set(xlabel="arithmetic intensity, flop per byte", ylabel="TFLOP/s", xlim=(low, high),
            ylim=(0.6, 1500))

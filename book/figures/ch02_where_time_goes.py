@@ -19,7 +19,7 @@ def draw(theme):
     figure, ax = theme.figure(7.2, 2.6)
     before = 0.0
     colors = [theme.blue, theme.green, theme.purple, theme.amber, theme.vermilion]
-    for y, ((name, value), color) in enumerate(zip(steps, colors, strict=True)):
+    for y, ((_name, value), color) in enumerate(zip(steps, colors, strict=True)):
         ax.barh(y, value - before, left=before, height=0.62, color=color)
         if y:
             ax.plot([before, before], [y - 1.31, y - 0.31], color=theme.muted, linewidth=0.8)

@@ -34,6 +34,7 @@ from infero_book import (  # noqa: E402
 
 def setup(app: Sphinx) -> dict[str, Any]:
     app.add_config_value("infero_draft", False, "env")
-    for part in (problems, execution, results, devices, pieces, plots, explorers, labs, landing, pages):
+    parts = (problems, execution, results, devices, pieces, plots, explorers, labs, landing, pages)
+    for part in parts:
         part.setup(app)
     return {"version": "1", "parallel_read_safe": False, "parallel_write_safe": True}

@@ -17,8 +17,8 @@ from sphinx.util.docutils import SphinxDirective
 
 from infero_book.pieces import ROOT
 
-HEADS = ("device", "memory GB", "bandwidth GB/s", "16-bit TFLOP/s", "8-bit TFLOP/s",
-         "ridge flop/B", "shared cache MiB", "link GB/s", "power W", "year")
+HEADS = ("device", "memory GB", "reads GB/s", "16-bit TFLOP/s", "8-bit TFLOP/s", "ridge flop/B",
+         "cache MiB", "link GB/s", "power W", "year")
 
 
 def cells(row: Any) -> list[str]:
@@ -54,7 +54,8 @@ class HardwareTable(SphinxDirective):
         group += nodes.thead("", nodes.row("", *(entry(text) for text in HEADS)))
         body = nodes.tbody()
         for row in hardware.DEVICES.values():
-            link = nodes.reference("", row.name, refuri=row.url, reftitle=row.source)
+            name = row.name.removeprefix(f"{row.vendor} ").replace(" ", "\N{NO-BREAK SPACE}")
+            link = nodes.reference("", name, refuri=row.url, reftitle=row.source)
             first = nodes.entry("", nodes.paragraph("", "", link))
             body += nodes.row("", first, *(entry(text) for text in cells(row)))
         group += body
