@@ -76,7 +76,7 @@ def build(force: bool = False) -> int:
         return 1
     STAMP.write_text(wanted + "\n", encoding="utf-8")
     seconds = time.monotonic() - begin_s
-    print(f"The site is built ({seconds:.0f} s): {HTML.relative_to(ROOT)}/index.html", flush=True)
+    print(f"The site is built ({seconds:.0f} s): {os.path.relpath(HTML)}/index.html", flush=True)
     return 0
 
 
