@@ -184,6 +184,17 @@ def measured(slug: str) -> Device:
     )
 
 
+def recorded_gpu() -> Device:
+    """The GPU that the book's `gpu/...` results come from, or the H100's datasheet row."""
+    from infero import results
+
+    try:
+        slug = results.provenance("gpu/limits/read_bandwidth")["device"]["slug"]
+    except (results.ResultMissing, FileNotFoundError):
+        return DEVICES["h100"]
+    return measured(slug)
+
+
 # ---------------------------------------------------------------- the machine at hand
 
 
@@ -311,13 +322,18 @@ def detect() -> Device:
 
 
 def resolve(spec: str | Device | None) -> Device:
-    """A Device from what a person types: None or `auto`, `cpu`, a slug, `h100:datasheet`."""
+    """A Device from what a person types: `auto` (or None), `cpu`, a slug, `h100:datasheet`.
+
+    `gpu` is the card that the book's results come from.
+    """
     if isinstance(spec, Device):
         return spec
     if spec is None or spec == "auto":
         return detect()
     if spec == "cpu":
         return measure_cpu()
+    if spec == "gpu":
+        return recorded_gpu()
     if spec.endswith(":datasheet"):
         return device(spec.removesuffix(":datasheet"))
     return measured(spec)

@@ -345,11 +345,13 @@ def main_table(model: str | Shape = "smollm2-135m", device: str | Device | None 
                compute: str = "bf16") -> Table:
     """The table of `infero roofline`: a prefill of `prompt` tokens, then decode at each batch.
 
-    `model` is a name of `MODELS` or anything with a config's fields; `device` is a slug, `cpu`,
-    `auto` (the default: measure this machine) or a Device.
+    `model` is a name of `MODELS` or anything with a config's fields; `device` is what
+    `hardware.resolve` takes (default: this machine).
     """
     config = shape(model) if isinstance(model, str) else model
     target = hardware.resolve(device)
+    if compute == "bf16" and "bf16" not in target.peak_flops_per_s:
+        compute = "fp16"  # cards before Ampere
     prompt = context if prompt is None else prompt
     steps = [(f"prefill {prompt}", 1, prompt, prompt)]
     steps += [(f"decode ×{b}", b, 1, context) for b in batch]

@@ -47,6 +47,7 @@ def test_lookups() -> None:
     assert hardware.device("A100-80GB") is DEVICES["a100-80"]
     assert hardware.resolve("h100:datasheet") is DEVICES["h100"]
     assert hardware.resolve(DEVICES["t4"]) is DEVICES["t4"]
+    assert hardware.resolve("gpu").slug in ("h100", "h200")
     with pytest.raises(ParameterError, match="known devices: t4, l4"):
         hardware.device("h1000")
 

@@ -146,6 +146,11 @@ def test_the_table_prints(capsys: pytest.CaptureFixture[str]) -> None:
     assert "decode ×32" in out and "4.25-bit weights" in out
 
 
+def test_a_card_without_bf16_is_predicted_in_fp16() -> None:
+    table = roofline.main_table("smollm2-135m", "t4:datasheet")
+    assert any("(fp16)" in note for note in table.notes)
+
+
 def test_no_torch_is_needed() -> None:
     code = "import sys, infero.roofline; assert 'torch' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
