@@ -247,6 +247,18 @@ def events(path: str | Path) -> Iterator[dict[str, Any]]:
             yield event
 
 
+def recorded(name: str, device: str = "gpu") -> Path:
+    """The file of a trace that `benchmarks/traces.py` recorded: "decode_eager", "prefill" …"""
+    from infero import results
+
+    for slug in results.GPU_ALIASES if device == "gpu" else (device,):
+        path = results.root() / slug / "traces" / f"{name}.json.gz"
+        if path.is_file():
+            return path
+    raise results.ResultMissing(f"There is no trace {name!r} of {device!r} in {results.root()}. "
+                                "Record it with: python -m benchmarks.traces")
+
+
 @dataclass(frozen=True)
 class Interval:
     """One thing that took time: what, when, and on which row."""

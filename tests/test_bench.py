@@ -199,7 +199,8 @@ def test_engine_under_both_loads(capsys: pytest.CaptureFixture[str]) -> None:
     from infero.lab.configurations import tiny_model
     from infero.llm import LLM
 
-    llm, work = LLM(tiny_model()), bench_engine.Workload(5, prompt_tokens=4, new_tokens=3)
+    llm, work = LLM(tiny_model()), bench_engine.Workload(
+        5, prompt_tokens=4, new_tokens=3, ttft_slo_s=600.0, tpot_slo_s=600.0)
     reports = bench_engine.open_load(llm, work, 1000.0), bench_engine.closed_load(llm, work, 2)
     for report in reports:
         assert report.tokens == 15
