@@ -398,12 +398,29 @@ def test_damaged_entries_are_made_again(damage: str, gguf_path: Path, cache_fold
         known["tokenizer"]["backend"] = "{}"
         facts.write_text(json.dumps(known))
     else:
-        facts.write_text({"bad json": "{", "empty json": "", "wrong json": '{"size": "x"}'}[damage])
+        facts.write_text({
+            "bad json": "{", "empty json": "",
+            "wrong json": json.dumps({"code": cache.code_version(), "size": "x"})}[damage])
     with caplog.at_level(logging.WARNING, "infero"):
         equal(loading.load(gguf_path, dtype="float32", device="cpu"), want)
     assert len(caplog.records) == 1
     assert "damaged" in caplog.text
     equal(load_cached(gguf_path, monkeypatch), want)
+
+
+def test_entries_of_other_code_are_made_again(gguf_path: Path, cache_folder: Path,
+                                              monkeypatch: pytest.MonkeyPatch,
+                                              caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(cache, "code_version", lambda: "older")
+    want = loading.load(gguf_path, dtype="float32", device="cpu")
+    monkeypatch.undo()
+    monkeypatch.setenv("INFERO_CACHE", str(cache_folder))
+    with pytest.raises(pytest.fail.Exception, match="decoded again"):
+        load_cached(gguf_path, monkeypatch)
+    equal(loading.load(gguf_path, dtype="float32", device="cpu"), want)
+    equal(load_cached(gguf_path, monkeypatch), want)
+    assert len(list((cache_folder / "weights").iterdir())) == 2
+    assert not caplog.records
 
 
 def test_a_copied_cache_is_checked_and_accepted(gguf_path: Path, cache_folder: Path,

@@ -6,11 +6,12 @@ INFERO_CACHE=off switches it off):
     weights/KEY.safetensors   the engine's own tensors, used where they lie by memory mapping
     weights/KEY.json          configuration, tokenizer, size and checksums of the other file
 
-KEY is the SHA-256 of the model file, the dtype and the format's version. Both are written
-under another name and then renamed, the JSON last, so a crash leaves no half entry. At each
-load the weights' size, modification time and a sample of their pages are compared with the
-JSON; if the time differs, all bytes are. A bad entry is removed and made again. Hashing the
-model file is saved too: its SHA-256 is remembered with its path, size and modification time.
+KEY is the SHA-256 of the model file and the dtype. Both are written under another name and
+then renamed, the JSON last, so a crash leaves no half entry. At each load the weights' size,
+modification time and a sample of their pages are compared with the JSON; if the time differs,
+all bytes are. A bad entry is removed and made again, and so is one made by other code than
+today's. Hashing the model file is saved too: its SHA-256 is remembered with its path, size and
+modification time.
 
 A cache is never worth an error: without space or permission it says so in one line.
 """
@@ -18,6 +19,7 @@ A cache is never worth an error: without space or permission it says so in one l
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import logging
@@ -40,7 +42,7 @@ from infero.loading.weights import build
 from infero.model import Model, ModelConfig, RopeScaling
 from infero.tokenizer import Tokenizer
 
-FORMAT = 1  # raise it when the layout of the tensors or of the JSON changes
+_CONVERTERS = ("cache.py", "config.py", "gguf_file.py", "vocabulary.py", "weights.py")
 _SAMPLE_BYTES, _STRIDE_BYTES = 4096, 1 << 20
 log = logging.getLogger("infero")
 
@@ -106,7 +108,18 @@ class Entry:
 
 
 def entry_for(folder: Path, sha256: str, dtype: torch.dtype) -> Entry:
-    return Entry(folder, f"{sha256[:32]}-{float_name(dtype).lower()}-v{FORMAT}")
+    return Entry(folder, f"{sha256[:32]}-{float_name(dtype).lower()}")
+
+
+@functools.cache
+def code_version() -> str:
+    """A fingerprint of the code that makes entries: another version converts anew."""
+    digest = hashlib.sha256()
+    for name in _CONVERTERS:
+        source = Path(__file__).with_name(name)
+        if source.exists():
+            digest.update(source.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def fetch(entry: Entry, dtype: torch.dtype, device: torch.device) -> Model | None:
@@ -115,6 +128,8 @@ def fetch(entry: Entry, dtype: torch.dtype, device: torch.device) -> Model | Non
         return None
     try:
         facts = read(entry.facts)
+        if facts and facts.get("code") != code_version():
+            return None
         if not _intact(entry, facts):
             raise LoadError("checksum differs")
         files = SafetensorsFiles([entry.weights])
@@ -145,7 +160,7 @@ def store(entry: Entry, model: Model) -> None:
         write(entry.weights, lambda file: write_safetensors(file, _tensors(model)))
         stat = entry.weights.stat()
         facts = {
-            "size": stat.st_size, "mtime_ns": stat.st_mtime_ns,
+            "code": code_version(), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns,
             "sample": _checksum(entry.weights, _STRIDE_BYTES), "crc32": _checksum(entry.weights),
             "config": asdict(model.config), "tokenizer": _tokenizer_facts(model.tokenizer),
         }

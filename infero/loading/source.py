@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import textwrap
 from importlib import metadata
 from pathlib import Path
 
@@ -91,8 +92,9 @@ def download(repository: str) -> Path:
         raise LoadError(f"The hub has no model {repository!r} that you may read; check the "
                         "spelling, or log in with: hf auth login") from error
     except Exception as error:  # offline mode, no network, time-out, full disk, …
+        reason = textwrap.shorten(str(error), 160, placeholder=" …")
         raise LoadError(
             f"{repository!r} is neither a local path nor in the local hub cache, and it cannot be "
-            f"downloaded ({type(error).__name__}: {str(error).splitlines()[0][:200]}). Check the "
+            f"downloaded ({type(error).__name__}: {reason}). Check the "
             "network and HF_HUB_OFFLINE, or give the path of a downloaded folder or .gguf file."
         ) from error
