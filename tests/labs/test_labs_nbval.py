@@ -1,6 +1,7 @@
-"""Solution mode: every lab runs clean, quickly and small, with no network.
+"""nbval sees what nbclient sees: exercise cells run as the reference in solution mode.
 
-It is the documented command, `INFERO_LAB=solutions pytest --nbval-lax labs/`, a lab at a time.
+The labs themselves go through nbval in a stage of `make test`, which is the documented command
+`INFERO_LAB=solutions pytest --nbval-lax labs/`; here a small notebook does.
 """
 
 from __future__ import annotations
@@ -8,46 +9,28 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
+import nbformat
 import pytest
 
 from tests.labs import notebooks
-
-#: a lab promises 40 s at most and under 3 GiB; a busy machine gets three times the time
-LIMIT_S = 120.0
-LIMIT_BYTES = 3 * 2**30
+from tests.labs.test_transformer import PROBE, START, STUB
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("path", notebooks.LABS, ids=notebooks.name_of)
-def test_solutions(path: Path, tmp_path: Path) -> None:
-    environment = {**os.environ, **notebooks.kernel_environment("solutions", tmp_path)}
-    environment.pop("MPLBACKEND", None)
-    command = [sys.executable, "-m", "pytest", "--nbval-lax", str(path), "-q"]
-    command += ["-p", "no:cacheprovider", "-p", "no:xdist", "--color=no"]
-    start = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-c", _MEASURE, *command],
-        env=environment,
-        cwd=notebooks.ROOT,
-        capture_output=True,
-        text=True,
-    )
-    seconds = time.perf_counter() - start
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
-    assert not (tmp_path / "my_infero").exists(), "nothing of the learner's is read or written"
-    peak_bytes = int(done.stderr.splitlines()[-1])
-    assert peak_bytes < LIMIT_BYTES, f"peak memory {peak_bytes / 2**30:.1f} GiB"
-    assert seconds < LIMIT_S, f"{seconds:.0f} s"
+def nbval(path: Path, mode: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, **notebooks.kernel_environment(mode, folder)}
+    command = [sys.executable, "-m", "pytest", "--nbval-lax", str(path), "-q", "--color=no"]
+    command += ["-p", "no:cacheprovider", "--rootdir", str(folder)]
+    return subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True)
 
 
-#: run a command and print the largest resident set of any process under it, in bytes
-_MEASURE = """
-import resource, subprocess, sys
-code = subprocess.run(sys.argv[1:]).returncode
-peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-print(peak * (1 if sys.platform == "darwin" else 1024), file=sys.stderr)
-sys.exit(code)
-"""
+@pytest.mark.parametrize(("mode", "code"), [("solutions", 0), ("grade", 1)])
+def test_under_nbval(mode: str, code: int, tmp_path: Path) -> None:
+    path = tmp_path / "01_small.ipynb"
+    check = "lab.check(rms_norm)"
+    nbformat.write(notebooks.small_notebook(START, STUB, check, PROBE), path)
+    done = nbval(path, mode, tmp_path)
+    assert done.returncode == code, done.stdout[-4000:] + done.stderr[-1000:]
+    assert ("CheckFailed" in done.stdout) == (mode == "grade")
+    assert not (tmp_path / "my_infero").exists()

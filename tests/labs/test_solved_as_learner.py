@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import json
 from pathlib import Path
 
 import pytest
 
-from infero.lab import pieces, swap
+from infero.lab import swap
 from tests.labs import notebooks
 
 STATE = """\
@@ -34,9 +35,15 @@ print(json.dumps({"calls": calls, "files": {
 """
 
 
-def solution(piece: pieces.Piece) -> str:
-    """The cell a learner would have typed who writes what the engine has."""
-    return f"#| exercise: {piece.name}\n{inspect.getsource(swap.reference(piece.name))}"
+def solution(exercise: notebooks.Exercise) -> str:
+    """The exercise cell with the body of the engine's own function in the place of the stub's."""
+    stub, source = exercise.stub, exercise.cell.source.splitlines()
+    head = source[: stub.body[0].end_lineno]  # up to the end of the docstring
+    reference = inspect.getsource(swap.reference(exercise.piece.name))
+    function = ast.parse(reference).body[0]
+    assert isinstance(function, ast.FunctionDef)
+    body = reference.splitlines()[function.body[1].lineno - 1 :]
+    return "\n".join([*head, *body])
 
 
 @pytest.mark.slow
@@ -45,7 +52,7 @@ def test_solved(path: Path, tmp_path: Path) -> None:
     notebook = notebooks.read(path)
     found = notebooks.exercises(notebook)
     for exercise in found:
-        exercise.cell.source = solution(exercise.piece)
+        exercise.cell.source = solution(exercise)
     state = notebooks.add_cell(notebook, STATE)
     notebooks.run(notebook, "learn", tmp_path)
     code = notebooks.code_cells(notebook)
