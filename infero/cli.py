@@ -7,6 +7,7 @@ status 2; `--debug` shows the traceback. Ctrl-C ends with status 130.
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -234,6 +235,54 @@ def roofline(
     r.print_prediction(model, hardware, batch=batch, context=context, weights=weights, kv=kv)
 
 
+@app.command()
+def bench(
+    model: Model = None,
+    requests: Annotated[int, typer.Option(help="Requests under each load.")] = 16,
+    prompt_tokens: Annotated[int, typer.Option(help="Length of each prompt.")] = 64,
+    new_tokens: Annotated[int, typer.Option(help="Tokens made for each request.")] = 32,
+    rate: Annotated[
+        float | None, typer.Option(help="Requests a second, open loop. Default: 70 % of capacity.")
+    ] = None,
+    clients: Annotated[int, typer.Option(help="Clients of the closed loop.")] = 4,
+    ttft_slo: Annotated[float, typer.Option(help="Goodput's limit on TTFT, in seconds.")] = 1.0,
+    tpot_slo: Annotated[float, typer.Option(help="Goodput's limit on TPOT, in seconds.")] = 0.1,
+    seed: Annotated[int, typer.Option(help="Seed of prompts and arrivals.")] = 0,
+    mine: Mine = False,
+    dtype: Dtype = "auto",
+    device: Device = None,
+) -> None:
+    """Measure the engine alone, under an open and under a closed load (chapter 3)."""
+    from infero import bench_engine as b
+
+    work = b.Workload(requests, prompt_tokens, new_tokens, ttft_slo, tpot_slo, seed)
+    llm = _llm(model, dtype, device, mine)
+    with err.status("Measuring …"):
+        b.print_bench(llm, work, rate, clients)
+
+
+@app.command()
+def trace(
+    prompt: Annotated[str, typer.Argument(help="The text to continue.")] = "The capital of France",
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="File to write; .json or .json.gz.")
+    ] = Path("trace.json"),
+    model: Model = None,
+    max_tokens: MaxTokens = 16,
+    mine: Mine = False,
+    dtype: Dtype = "auto",
+    device: Device = None,
+) -> None:
+    """Generate once and write a trace that opens in Perfetto (chapter 3)."""
+    from infero import trace as t
+
+    llm = _llm(model, dtype, device, mine)
+    text = t.generation(llm, prompt, _params(max_tokens=max_tokens, temperature=0.0), output)
+    out.print(prompt + text, markup=False)
+    err.print(f"Wrote {output} ({output.stat().st_size / 1e3:,.0f} kB): open it at "
+              "https://ui.perfetto.dev; it stays on your machine.", style="dim")
+
+
 def main() -> None:
     """Entry point: turns infero's own errors into one message and an exit status."""
     try:
@@ -248,6 +297,12 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output is gone (`infero … | head`): not an error
         raise SystemExit(0) from None
+    except OSError as problem:  # a full disk, a folder that may not be written, …
+        if _settings["debug"]:
+            raise
+        err.print(f"[red]error:[/red] {problem.filename or 'the system'}: {problem.strerror}. "
+                  "Check the path, its permissions and the free space.")
+        raise SystemExit(2) from None
 
 
 if __name__ == "__main__":

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -21,7 +23,8 @@ def infero(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
                           capture_output=True, env=os.environ | {"COLUMNS": "120"} | env)
 
 
-@pytest.mark.parametrize("command", ["", "generate", "chat", "pieces", "check", "roofline"])
+@pytest.mark.parametrize("command", ["", "generate", "chat", "pieces", "check", "roofline",
+                                     "bench", "trace"])
 def test_every_command_has_help(command: str) -> None:
     result = runner.invoke(cli.app, [*command.split(), "--help"])
     assert result.exit_code == 0 and "Usage" in result.output
@@ -59,6 +62,21 @@ def test_the_naive_loop_says_the_same() -> None:
     cached = infero("generate", "One, two, three,", "-n", "8", "--dtype", "float32")
     naive = infero("generate", "One, two, three,", "-n", "8", "--dtype", "float32", "--naive")
     assert naive.stdout == cached.stdout and "no KV cache" in naive.stderr
+
+
+@pytest.mark.usefixtures("smollm2")
+def test_trace_writes_a_file_that_reads_back(tmp_path: Path) -> None:
+    path = tmp_path / "trace.json"
+    result = infero("trace", "The capital of France is", "-n", "4", "-o", str(path))
+    assert result.returncode == 0, result.stderr
+    assert "Paris" in result.stdout and "perfetto" in result.stderr
+    names = {event.get("name") for event in json.loads(path.read_text())["traceEvents"]}
+    assert {"prefill", "decode 1", "attention"} <= names
+
+
+def test_a_trace_that_cannot_be_written_is_one_message(tmp_path: Path) -> None:
+    result = infero("trace", "hi", "-n", "2", "-o", str(tmp_path))
+    assert result.returncode == 2 and "Traceback" not in result.stderr, result.stderr
 
 
 @pytest.mark.usefixtures("smollm2")
