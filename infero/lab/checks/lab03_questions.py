@@ -49,6 +49,16 @@ def _delay_us(name: str) -> float:
     return 1e6 * statistics.median(trace.launch_delays_s(profile(name)))
 
 
+def is_matmul(kernel: str) -> bool:
+    """Is this the name of a matrix product of cuBLAS or CUTLASS?"""
+    return any(word in kernel for word in ("nvjet", "cutlass", "gemm", "xmma"))
+
+
+def _share(name: str, chosen: Callable[[str], bool]) -> float:
+    rows = trace.kernel_table(profile(name).kernels)
+    return sum(r.total_s for r in rows if chosen(r.name)) / sum(r.total_s for r in rows)
+
+
 def _waits(name: str) -> float:
     one = profile(name)
     marks = [m for m in one.marks if m.name.startswith("step ")]
@@ -72,12 +82,16 @@ QUESTIONS: dict[str, Question] = {
     "delay_eager": Question(
         lambda: _delay_us("decode_eager"), "µs", 0.1,
         "The median of trace.launch_delays_s(eager), times 1e6."),
-    "delay_prefill": Question(
-        lambda: _delay_us("prefill"), "µs", 0.1,
-        "The median of trace.launch_delays_s(prefill), times 1e6."),
-    "top_kernel": Question(
-        lambda: 100 * trace.kernel_table(profile("prefill").kernels)[0].share, "%", 0.05,
-        "The first row of trace.kernel_table(prefill.kernels) has a field `share`."),
+    "delay_graph": Question(
+        lambda: _delay_us("decode_graph"), "µs", 0.1,
+        "The median of trace.launch_delays_s(graph), times 1e6."),
+    "prefill_busy": Question(
+        lambda: 100 * trace.busy_share(profile("prefill").device), "%", 0.05,
+        "trace.busy_share(prefill.device), as a percentage."),
+    "matmul_share": Question(
+        lambda: 100 * _share("prefill", is_matmul), "%", 0.1,
+        "Add up row.total_s of the rows of trace.kernel_table(prefill.kernels) for which "
+        "questions.is_matmul(row.name) holds, and divide by the sum over all rows."),
     "waits": Question(
         lambda: _waits("decode_sync"), "waits", 0.0,
         "trace.waits(sync) lists the calls in which the host stood still. The last one or two come "
