@@ -15,6 +15,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -160,7 +161,7 @@ def timeline(r: results.Recorder, m: Model, prompt_tokens: int, new_tokens: int)
     for _ in range(2):
         start = time.perf_counter()
         arrivals = [time.perf_counter() - start for _ in generate.stream(m, prompt, params)]
-    gaps = [b - a for a, b in zip(arrivals, arrivals[1:], strict=False)]
+    gaps = [b - a for a, b in pairwise(arrivals)]
     note = f"prompt of {prompt_tokens} tokens, {new_tokens} new tokens"
     r.value("smollm2_ttft", arrivals[0], unit="s", note=note)
     r.value("smollm2_itl", gaps, unit="s", note=note)

@@ -31,10 +31,9 @@ def draw(theme):
     ax.text(0.55 + 4.5 * CELL, 0.2, "keys, oldest first", fontsize=9, ha="center",
             color=theme.muted)
     x = 2.25
-    for label, seen, own in (("itself", True, True), ("seen", True, False), ("hidden", False, False)):
-        ax.add_patch(_cell(theme, x, {"itself": 2.4, "seen": 2.12, "hidden": 1.84}[label], seen, own))
-        ax.text(x + 0.24, {"itself": 2.4, "seen": 2.12, "hidden": 1.84}[label] + CELL / 2, label,
-                fontsize=9, va="center")
+    for y, label in ((2.4, "itself"), (2.12, "seen"), (1.84, "hidden")):
+        ax.add_patch(_cell(theme, x, y, label != "hidden", label == "itself"))
+        ax.text(x + 0.24, y + CELL / 2, label, fontsize=9, va="center")
     colors = (theme.blue, theme.vermilion, theme.green)
     ax.text(5.1, 2.82, "9 query heads", fontsize=9, ha="center")
     ax.text(5.1, 0.12, "3 KV heads: a third of the cache", fontsize=9, ha="center")

@@ -18,8 +18,8 @@ def draw(theme):
     styles = ((theme.green, "--"), (theme.blue, "-"), (theme.purple, ":"))
     for price, (color, style) in zip(PRICES, styles, strict=True):
         ax.loglog(ends, [cost(price, r) for r in ends], style, color=color)
-        ax.text(ends[1] * 1.08, cost(price, ends[1]), f"{price:g} € an hour", color=color, fontsize=9,
-                va="center")
+        ax.text(ends[1] * 1.08, cost(price, ends[1]), f"{price:g} € an hour", color=color,
+                fontsize=9, va="center")
     ax.loglog(rates, [cost(PRICES[1], r) for r in rates], "o", color=theme.accent)
     for i in (0, len(rates) - 1):
         n = batches[i]

@@ -28,7 +28,8 @@ def draw(theme):
     right.loglog(at, [1e3 * t for t in slow], "o-", ms=4, color=theme.vermilion)
     right.loglog(at, [1e3 * t for t in fast], "s-", ms=4, color=theme.blue)
     right.set(title=f"time on {table.device}", ylabel="ms", xlabel="context in tokens")
-    right.text(at[-3], 1e3 * slow[-3] * 1.6, "recompute", color=theme.vermilion, ha="right", fontsize=9)
+    right.text(at[-3], 1e3 * slow[-3] * 1.6, "recompute", color=theme.vermilion, ha="right",
+               fontsize=9)
     right.text(at[-2], 1e3 * fast[-2] * 0.72, "KV cache", color=theme.blue, ha="center", va="top",
                fontsize=9)
     low, high = right.get_ylim()

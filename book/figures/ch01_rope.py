@@ -11,7 +11,7 @@ SMOLLM2 = model.ModelConfig("llama", 49_152, 576, 1536, 30, 9, 3, 64, 8192, rope
 
 def draw(theme):
     omega = model.rope_frequencies(SMOLLM2)
-    fig, axes = theme.figure(7.2, 2.9, 1, 4, width_ratios=[1, 1, 1, 2.3])
+    fig, axes = theme.figure(7.2, 2.5, 1, 4, width_ratios=[1, 1, 1, 2.3])
     for ax, pair in zip(axes[:3], (0, 6, 12), strict=True):
         ax.set_aspect("equal")
         ax.axis("off")

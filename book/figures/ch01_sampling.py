@@ -19,8 +19,9 @@ def draw(theme):
             ax.hlines(y, FLOOR, probs, color=theme.muted, lw=1.0)
             for inside in (True, False):
                 at = [i for i in y if (i < nucleus) == inside]
-                ax.plot([probs[i] for i in at], at, "o", ms=6, color=theme.blue if inside else theme.muted,
-                        mfc=theme.blue if inside else theme.page)
+                color = theme.blue if inside else theme.muted
+                ax.plot([probs[i] for i in at], at, "o", ms=6, color=color,
+                        mfc=color if inside else theme.page)
             first = ax is row[0]
             ax.set_yticks(y, tokens if first else [""] * SHOWN)
             ax.set_ylim(SHOWN - 0.4, -0.6)

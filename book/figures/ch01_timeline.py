@@ -1,5 +1,7 @@
 """One measured request on a time axis: time to first token, inter-token latency, end to end."""
 
+from itertools import pairwise
+
 from infero import results
 
 SOURCE = "amd-epyc-2c/chapter01"
@@ -18,7 +20,7 @@ def draw(theme):
     ax.barh(0, times[0], height=0.5, left=0, color=theme.vermilion, alpha=0.8)
     ax.text(times[0] / 2, 0, f"prefill, {prompt} tokens", ha="center", va="center", fontsize=9,
             color=theme.page)
-    for a, b in zip(times, times[1:], strict=False):
+    for a, b in pairwise(times):
         ax.barh(0, b - a, height=0.5, left=a, color=theme.blue, alpha=0.75,
                 edgecolor=theme.page, lw=1)
     ax.plot(times, [0.36] * len(times), "v", ms=5, color=theme.ink)
