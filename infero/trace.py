@@ -22,7 +22,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from infero.errors import InferoError
 
@@ -259,8 +259,7 @@ def recorded(name: str, device: str = "gpu") -> Path:
                                 "Record it with: python -m benchmarks.traces")
 
 
-@dataclass(frozen=True)
-class Interval:
+class Interval(NamedTuple):
     """One thing that took time: what, when, and on which row."""
 
     name: str
@@ -298,25 +297,27 @@ class Profile:
 _KINDS = {"kernel": "kernels", "gpu_memcpy": "copies", "gpu_memset": "copies",
           "cuda_runtime": "calls", "cuda_driver": "calls", "cpu_op": "ops",
           "user_annotation": "marks"}
+_LISTS = ("kernels", "copies", "calls", "ops", "marks")
 
 
 def profile(source: str | Path | Iterable[dict[str, Any]]) -> Profile:
     """Read a torch.profiler trace; times start at 0 with its first event."""
-    found = Profile()
+    raw: dict[str, list[tuple[str, float, float, str, int]]] = {name: [] for name in _LISTS}
     for event in events(source) if isinstance(source, (str, Path)) else source:
         kind = _KINDS.get(event.get("cat", ""))
         if kind is None or event.get("ph") != "X":
             continue
         args = event.get("args", {})
-        start_s = 1e-6 * float(event["ts"])
-        getattr(found, kind).append(Interval(
-            event["name"], start_s, start_s + 1e-6 * float(event.get("dur", 0)),
-            str(args.get("stream", event.get("tid", ""))), int(args.get("correlation", -1))))
-    lists = [found.kernels, found.copies, found.calls, found.ops, found.marks]
-    zero_s = min((one.start_s for group in lists for one in group), default=0.0)
-    for group in lists:
-        group[:] = sorted((Interval(o.name, o.start_s - zero_s, o.end_s - zero_s, o.stream,
-                                    o.correlation) for o in group), key=lambda o: o.start_s)
+        stream = str(args.get("stream", event.get("tid", "")))
+        raw[kind].append((event["name"], float(event["ts"]), float(event.get("dur", 0)), stream,
+                          int(args.get("correlation", -1))))
+    zero = min((row[1] for rows in raw.values() for row in rows), default=0.0)
+    found = Profile()
+    for kind, rows in raw.items():
+        rows.sort(key=lambda row: row[1])
+        getattr(found, kind).extend(
+            Interval(name, 1e-6 * (at - zero), 1e-6 * (at - zero + took), stream, correlation)
+            for name, at, took, stream, correlation in rows)
     return found
 
 
