@@ -1,1 +1,6 @@
-"""Programs that measure. Each writes results/DEVICE/NAME.json, and nothing else writes there."""
+"""Programs that measure. Each writes results/DEVICE/NAME.json, and nothing else writes there.
+
+Those that need no GPU are named here; all others are steps of `make gpu` (benchmarks/gpu.py).
+"""
+
+CPU_ONLY = ("generate_cpu", "labs")

@@ -140,13 +140,14 @@ def test_every_step_of_make_gpu_is_a_program() -> None:
 
 
 def test_every_benchmark_is_a_step_or_says_that_it_is_for_the_cpu() -> None:
+    import benchmarks
     from benchmarks import gpu
 
     steps = {step.module for step in gpu.STEPS}
     for path in (ROOT / "benchmarks").glob("[a-z]*.py"):
         text = path.read_text(encoding="utf-8")
         if path.stem not in ("gpu",) and "results.record(" in text:
-            cpu_only = path.stem.endswith("_cpu")
+            cpu_only = path.stem in benchmarks.CPU_ONLY
             assert cpu_only or f"benchmarks.{path.stem}" in steps, f"{path.name} is no step"
 
 
