@@ -374,6 +374,18 @@ def test_without_a_gpu_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert "torch sees no CUDA GPU" in words
 
 
+# ---------------------------------------------------------------- the README's picture
+
+
+def test_the_picture_of_the_readme_shows_the_chapters_that_exist() -> None:
+    from tools import readme_map
+
+    said = "stale: run .venv/bin/python tools/readme_map.py"
+    assert readme_map.TARGET.read_text(encoding="utf-8") == readme_map.drawing(), said
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert readme_map.TARGET.relative_to(ROOT).as_posix() in text
+
+
 # ---------------------------------------------------------------- make
 
 
