@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import tiny_config
 
 from infero import generate as g
 from infero.errors import PromptError
 from infero.model import Model, random_model
 from infero.sampling import SamplingParams
+from tests.conftest import tiny_config
 
 PROMPT = [3, 14, 15, 92, 65]
 

@@ -9,7 +9,6 @@ import dataclasses
 
 import pytest
 import torch
-from conftest import tiny_config
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,6 +17,7 @@ from infero.lab import swap
 from infero.llm import LLM, StopStrings
 from infero.model import random_model
 from infero.sampling import SamplingParams
+from tests.conftest import tiny_config
 
 
 class Letters:

@@ -6,12 +6,12 @@ import math
 
 import pytest
 import torch
-from conftest import tiny_config
 from torch import Tensor
 
 from infero import model as m
 from infero.cache import contiguous
 from infero.errors import ConfigError, PromptError
+from tests.conftest import tiny_config
 
 
 def randn(seed: int, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import tiny_config
 
 from infero import bench, sampling
 from infero import generate as g
 from infero import model as m
 from infero.cache import contiguous
 from infero.sampling import SamplingParams
+from tests.conftest import tiny_config
 
 pytestmark = [
     pytest.mark.gpu,
