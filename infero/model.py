@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -76,10 +77,9 @@ class ModelConfig:
     eos_token_ids: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "hidden_size", "intermediate_size", "num_layers", "num_heads",
-                     "num_kv_heads", "head_dim", "max_context"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        for name, value in vars(self).items():
+            if (name.endswith("_size") or name.startswith("num_")) and value < 1:
+                raise ConfigError(f"{name} is {value}; it must be at least 1.")
         if self.num_heads % self.num_kv_heads:
             raise ConfigError(
                 f"{self.num_heads} query heads cannot share {self.num_kv_heads} KV heads evenly; "
@@ -165,14 +165,23 @@ class Batch:
     query_lens: list[int] = field(default_factory=list)
     context_lens: list[int] = field(default_factory=list)
 
-    def context_slots(self, request: int) -> Tensor | slice:
-        """Slots of one request's cached tokens in order: a slice where they are contiguous."""
-        length, size = self.context_lens[request], self.block_size
-        if length <= size:
-            start = int(self.block_tables[request, 0]) * size
-            return slice(start, start + length)
-        p = torch.arange(length, device=self.block_tables.device)
-        return self.block_tables[request, p // size] * size + p % size
+    @cached_property
+    def context_slots(self) -> list[Tensor | slice]:
+        """Slots of each request's cached tokens, in order: a slice where they are contiguous.
+
+        Worked out once a step and used by every layer: reading a block table on the host makes
+        it wait for the GPU.
+        """
+        size, found = self.block_size, list[Tensor | slice]()
+        first_blocks = self.block_tables[:, 0].tolist()
+        for request, length in enumerate(self.context_lens):
+            block = first_blocks[request]
+            if length <= size:
+                found.append(slice(block * size, block * size + length))
+            else:
+                p = torch.arange(length, device=self.block_tables.device)
+                found.append(self.block_tables[request, p // size] * size + p % size)
+        return found
 
 
 # ---------------------------------------------------------------- pieces (Lab 1)
@@ -282,10 +291,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, batch: Batch, scale: float,
     """
     out = torch.empty_like(q)
     start = 0
-    for request, (n, context) in enumerate(
-        zip(batch.query_lens, batch.context_lens, strict=True)
+    for n, context, slots in zip(
+        batch.query_lens, batch.context_lens, batch.context_slots, strict=True
     ):
-        slots = batch.context_slots(request)
         keys, values = k[slots], v[slots]
         for low in range(0, n, QUERY_CHUNK):
             high = min(low + QUERY_CHUNK, n)
@@ -367,8 +375,8 @@ def random_model(config: ModelConfig, *, seed: int = 0, dtype: torch.dtype = tor
         return t.normal_(0.0, scale, generator=generator)
 
     c = config
-    hidden, inter = c.hidden_size, c.intermediate_size
-    q_out, qkv_out = c.num_heads * c.head_dim, (c.num_heads + 2 * c.num_kv_heads) * c.head_dim
+    hidden, inter, q_out = c.hidden_size, c.intermediate_size, c.num_heads * c.head_dim
+    qkv_out = q_out + 2 * c.num_kv_heads * c.head_dim
 
     def ones(n: int) -> Tensor:
         return 1 + normal(n, scale=0.1)

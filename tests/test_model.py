@@ -159,7 +159,7 @@ def test_long_prompts_go_through_attention_in_chunks(monkeypatch: pytest.MonkeyP
 def test_context_slots_follow_the_block_table() -> None:
     tables = torch.tensor([[4, 0, 2]])
     batch = m.Batch(torch.tensor([9]), torch.tensor([9]), tables, 4, [1], [10])
-    assert batch.context_slots(0).tolist() == [16, 17, 18, 19, 0, 1, 2, 3, 8, 9]
+    assert batch.context_slots[0].tolist() == [16, 17, 18, 19, 0, 1, 2, 3, 8, 9]
 
 
 def test_the_cache_says_when_a_request_outgrows_it() -> None:
