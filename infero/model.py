@@ -78,7 +78,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if (name.endswith("_size") or name.startswith("num_")) and value < 1:
+            if name.endswith(("_size", "_layers", "_heads", "_dim", "_context")) and value < 1:
                 raise ConfigError(f"{name} is {value}; it must be at least 1.")
         if self.num_heads % self.num_kv_heads:
             raise ConfigError(
@@ -257,8 +257,7 @@ def rope_frequencies(config: ModelConfig) -> Tensor:
     """
     exponents = torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim
     inv_freq = 1.0 / config.rope_theta**exponents
-    scaling = config.rope_scaling
-    if scaling is None:
+    if (scaling := config.rope_scaling) is None:
         return inv_freq
     if scaling.kind == "linear":
         return inv_freq / scaling.factor
@@ -267,9 +266,7 @@ def rope_frequencies(config: ModelConfig) -> Tensor:
         low, high = scaling.low_freq_factor, scaling.high_freq_factor
         keep = ((turns - low) / (high - low)).clamp(0, 1)  # 0: divide, 1: leave alone
         return (1 - keep) * inv_freq / scaling.factor + keep * inv_freq
-    raise ConfigError(
-        f"RoPE scaling of kind {scaling.kind!r} is not supported; known kinds: linear, llama3."
-    )
+    raise ConfigError(f"RoPE scaling {scaling.kind!r} is not supported; known: linear, llama3.")
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
