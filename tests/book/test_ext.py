@@ -125,7 +125,7 @@ def test_a_small_book_builds(tmp_path: Path) -> None:
     assert "infero.model.Batch" in html[html.index("</details>") :]
     assert 'href="source/infero/model.html#L-' in html
     source = (tmp_path / "out" / "source" / "infero" / "model.html").read_text()
-    assert source.count('name="L-') > 100
+    assert source.count('<span id="L-') > 100
 
 
 def test_missing_keys_stop_the_build_and_are_all_named(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ _config.yml, written by `make set-repo`, turns on launch buttons and links to th
 from __future__ import annotations
 
 import html
-import shutil
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -43,6 +43,8 @@ def _configure(app: Sphinx, config: Config) -> None:
     config.nb_ipywidgets_js = {}  # no widgets, so nothing from a CDN
     config.html_baseurl = config.html_baseurl or LOCAL
     config.ogp_site_url = config.html_baseurl
+    config.ogp_image = "_static/og.png"
+    config.ogp_image_alt = "Infero: build the engine behind a language model"
     options = config.html_theme_options
     options["logo"] = {
         "image_light": "book/_static/logo-light.svg",
@@ -114,6 +116,7 @@ def _source_pages(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:
         code = (ROOT / path).read_text(encoding="utf-8")
         formatter = HtmlFormatter(lineanchors="L", linenos=False, anchorlinenos=False)
         listing = highlight(code, PythonLexer(), formatter)
+        listing = re.sub(r'<a id="(L-\d+)"[^>]*></a>', r'<span id="\1"></span>', listing)
         listing = listing.replace("<pre>", '<pre tabindex="0">', 1)
         body = (
             f"<h1><code>{html.escape(path)}</code></h1><p>The engine's file, whole. It holds the "
@@ -148,9 +151,15 @@ def description(app: Sphinx, docname: str) -> str:
     return ""
 
 
-def _describe(app: Sphinx, env: Any) -> None:
+def _describe(app: Sphinx, env: Any) -> list[str]:
+    """Give each page its description; name the pages that show which other pages exist."""
     for docname in env.found_docs:
         env.metadata[docname]["og:description"] = description(app, docname)
+    return [page for page in env.found_docs if page == app.config.root_doc or _numbered(page)]
+
+
+def _numbered(page: str) -> bool:
+    return page.rpartition("/")[2][:2].isdigit()
 
 
 def _head(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
@@ -161,7 +170,17 @@ def _head(app: Sphinx, page: str, template: str, context: dict[str, Any], doctre
     if page == "404":
         base = urlparse(app.config.html_baseurl).path or "/"
         context["metatags"] = f'<base href="{base}" />\n' + context.get("metatags", "")
-    context["use_thebe"] = False
+    if context.get("body"):  # roles that assistive technology has since dropped
+        body = re.sub(r' role="doc-(biblioentry|backlink)"', "", context["body"])
+        context["body"] = body.replace('<div role="list" class="citation-list">', "<div>")
+    # Live code through thebe would load it from elsewhere; its configuration comes with the theme.
+    kept = [file for file in context.get("script_files", []) if not _is_thebe(file)]
+    context["script_files"] = kept
+
+
+def _is_thebe(file: Any) -> bool:
+    body = (getattr(file, "attributes", None) or {}).get("body") or ""
+    return "THEBE" in body or "thebe" in str(getattr(file, "filename", file) or "")
 
 
 # ---------------------------------------------------------------- files beside the pages
@@ -190,8 +209,6 @@ def _finish(app: Sphinx, error: Exception | None) -> None:
     (out / "robots.txt").write_text(f"User-agent: *\nAllow: /\nSitemap: {base}sitemap.xml\n")
     (out / "llms.txt").write_text(llms(app, pages, base), encoding="utf-8")
     explorers.publish(out / "_static" / "explorers")
-    for name in ("require", "thebe"):
-        shutil.rmtree(out / "_static" / name, ignore_errors=True)
 
 
 def llms(app: Sphinx, pages: list[str], base: str) -> str:
@@ -203,8 +220,7 @@ def llms(app: Sphinx, pages: list[str], base: str) -> str:
         title = env.titles[page].astext()
         suffix = Path(env.doc2path(page)).suffix
         text = f"- [{title}]({base}_sources/{page}{suffix}): {description(app, page)}"
-        numbered = page.rpartition("/")[2][:2].isdigit()
-        groups["Chapters and labs" if numbered else "Reference"].append(text)
+        groups["Chapters and labs" if _numbered(page) else "Reference"].append(text)
     for name, items in groups.items():
         if items:
             lines += [f"## {name}", "", *items, ""]

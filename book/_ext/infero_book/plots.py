@@ -52,7 +52,8 @@ class PlotDirective(SphinxDirective):
             reason = f"{type(error).__name__}: {error}"
             mark = problems.report(self.env, f"plot {name!r}: {reason}", self.lineno)
             return [nodes.paragraph("", "", mark)]
-        self.env.note_dependency(str(FIGURES / f"{name}.py"))
+        for file in (f"{name}.py", "style.py"):
+            self.env.note_dependency(str(FIGURES / file))
         figure = nodes.figure(classes=["infero-plot"])
         for theme, path in paths.items():
             image = nodes.image(uri=f"/{path.relative_to(ROOT).as_posix()}", alt=self.options["alt"])

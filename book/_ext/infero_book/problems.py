@@ -35,6 +35,11 @@ def _forget(app: Sphinx, env: BuildEnvironment, docname: str) -> None:
     _of(env).pop(docname, None)
 
 
+def _read_again(app: Sphinx, env: BuildEnvironment, *changes: set[str]) -> list[str]:
+    """Pages with problems are read at every build: what they lack may be there by now."""
+    return list(_of(env))
+
+
 def _raise(app: Sphinx, env: BuildEnvironment) -> None:
     found = [text for texts in _of(env).values() for text in texts]
     if found:
@@ -43,5 +48,6 @@ def _raise(app: Sphinx, env: BuildEnvironment) -> None:
 
 def setup(app: Sphinx) -> None:
     app.connect("env-purge-doc", _forget)
+    app.connect("env-get-outdated", _read_again)
     app.connect("env-check-consistency", _raise)
 
