@@ -26,7 +26,8 @@ def draw(theme: Any) -> Any:
                                     (1.27, "wrong stop:\nthe launches", theme.vermilion, "center"),
                                     (5.44, "right stop:\nthe work", theme.ink, "center")):
         x = left + at * unit
-        ax.plot([x, x], [0.62, 2.3], color=color, linewidth=1.2, linestyle=(0, (3, 2)))
+        low = 1.3 if color == theme.vermilion else 0.62  # do not strike the kernel's name through
+        ax.plot([x, x], [low, 2.3], color=color, linewidth=1.2, linestyle=(0, (3, 2)))
         ax.text(x, 2.36, words, ha=where, va="bottom", color=color, fontsize=9)
     ax.annotate("", (7.05, 0.45), (left, 0.45),
                 arrowprops={"arrowstyle": "-|>", "color": theme.muted, "linewidth": 1})

@@ -17,8 +17,8 @@ def draw(theme: Any) -> Any:
                   label=label)
         median = bench.percentile(micro, 50)
         left.axvline(median, color=color, linewidth=1.2, linestyle="--")
-    left.set(xlabel="µs", ylabel="calls", title="1,000 calls each")
-    left.legend(loc="center right")
+    left.set(xlabel="µs, of 1,000 calls each", ylabel="calls")
+    left.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2)
     first = results.table("gpu/pitfalls/first_calls").column("time")
     right.semilogy(range(1, 21), [1e3 * t for t in first[:20]], "o-", color=theme.vermilion,
                    markersize=4)
