@@ -397,7 +397,8 @@ def print_prediction(model: str | Shape, device: str | Device | None = None, *, 
     batches = tuple(sorted({1, 8, 64, batch})) if batch == 1 else tuple(sorted({1, batch}))
     content = main_table(model, device, batch=batches, context=context,
                          weight_bits=bits_of(weights), kv_bits=bits_of(kv))
-    table = rich_table.Table(title=content.title, box=box.SIMPLE)
+    table = rich_table.Table(title=content.title, box=box.SIMPLE, pad_edge=False,
+                             collapse_padding=True)
     for index, column in enumerate(content.columns):
         table.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
     for row in content.rows:
