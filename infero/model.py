@@ -78,7 +78,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if name.endswith(("_size", "_layers", "_heads", "_dim", "_context")) and value < 1:
+            if name.endswith(("_size", "m_layers", "_heads", "_dim", "_context")) and value < 1:
                 raise ConfigError(f"{name} is {value}; it must be at least 1.")
         if self.num_heads % self.num_kv_heads:
             raise ConfigError(
