@@ -175,9 +175,8 @@ class Check:
                 name = _argument_name(self.reference, label)
                 raise Mistake(
                     f"Your function changes its input `{name}`. The engine still needs the old "
-                    "values: "
-                    "work on a new tensor (an operation that ends in _ or an assignment to a slice "
-                    f"of `{name}` writes into it).",
+                    "values: work on a new tensor (an operation that ends in _ or an assignment "
+                    f"to a slice of `{name}` writes into it).",
                     key="mutates-input",
                 )
 

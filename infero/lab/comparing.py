@@ -65,8 +65,7 @@ def compare(
     if got.device != want.device:
         return Difference(
             f"{_cap(subject)} should be on device {want.device}; yours is on {got.device}. Make "
-            "new "
-            "tensors with `device=` of the input.",
+            "new tensors with `device=` of the input.",
             "wrong-device",
         )
     return _compare_values(got, want, axes, atol, rtol, subject, exact)

@@ -62,8 +62,7 @@ def recognise(
     if error < 0.01 * scale and error > 0:
         return "precision", (
             f"It is close: the largest error is {error:.1g} beside values up to {scale:.2g}. Is "
-            "part "
-            "of it computed in too low a precision, or is a small term (an epsilon) missing?"
+            "part of it computed in too low a precision, or is a small term (an epsilon) missing?"
         )
     return None
 

@@ -199,8 +199,7 @@ def _usable(each: Section) -> Usable:
             None,
             words=(
                 f"Skipped {each.name}: it was written for contract {each.contract} and the engine "
-                "now "
-                f"has contract {piece.contract}. Do {piece.label} again."
+                f"now has contract {piece.contract}. Do {piece.label} again."
             ),
         )
     if passed_before(each):

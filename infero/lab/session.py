@@ -1,8 +1,9 @@
 """What a notebook calls: `start`, `check`, `engine`, `finish`.
 
 `check` takes the text of the exercise cell just run, examines it, and in learn mode saves and
-installs a piece that passes; one that fails leaves the engine as it was, and the notebook's own
-name becomes the reference so that the cells below still run.
+installs a piece that passes; one that fails leaves the engine as it was. Either way the notebook's
+own name then means a function that works, the learner's or the reference, so that the cells below
+run.
 """
 
 from __future__ import annotations
@@ -120,8 +121,7 @@ def check(function: Callable[..., Any] | str) -> None:
             f"I have not seen the exercise cell of `{piece.attribute}`. It opens with the line\n"
             f"    #| exercise: {piece.name}\n"
             "Put that line back if it is gone, run the lab's first cell, run the exercise cell, "
-            "and "
-            "then this one."
+            "and then this one."
         )
         outcome = Outcome(piece, Mistake(words, "no-cell"))
     else:
@@ -129,6 +129,8 @@ def check(function: Callable[..., Any] | str) -> None:
     if mode.current() == "grade":
         if not outcome.passed:
             raise CheckFailed(card(outcome).plain())
+        assert outcome.candidate is not None
+        _rebind(piece, outcome.candidate.function)
         card(outcome).show()
         return
     card(outcome, _passed(outcome, text or "") if outcome.passed else _failed(outcome)).show()
@@ -168,6 +170,8 @@ def _passed(outcome: Outcome, text: str) -> list[str]:
             f"It could not be saved ({error.strerror or error}; set INFERO_MINE to another folder)"
         )
     swap.install(piece.name, function, text)
+    # The notebook's own function lacks the imports that the module has: use the one that passed.
+    _rebind(piece, function)
     os.environ["INFERO_PIECES"] = "mine"
     os.environ["INFERO_MINE"] = str(folder.locate())
     return [
@@ -197,11 +201,16 @@ def _failed(outcome: Outcome) -> list[str]:
             saved.note_failed(piece, outcome.mistake)
         except OSError:
             pass
-    ip = cells.shell()
-    if ip is not None:
-        ip.user_ns[piece.attribute] = swap.reference(piece.name)
+    _rebind(piece, swap.reference(piece.name))
     stays = "the one of yours that passed before" if swap.installed(piece.name) else "its own"
     return [f"Meanwhile the cells below use the reference, and the engine runs {stays}."]
+
+
+def _rebind(piece: Piece, function: Callable[..., Any]) -> None:
+    """Let the notebook's name of a piece mean `function`."""
+    ip = cells.shell()
+    if ip is not None:
+        ip.user_ns[piece.attribute] = function
 
 
 def _piece_of(function: Callable[..., Any] | str) -> Piece:
@@ -227,9 +236,8 @@ def _not_the_cell(outcome: Outcome, function: Any) -> str:
     if all(_plain(mine, part) == _plain(theirs, part) for part in ("names", "varnames", "consts")):
         return ""
     return (
-        f"The check read the exercise cell, but `{outcome.piece.attribute}` in this notebook is "
-        "now "
-        "another function: run the exercise cell again if you mean to use that one."
+        f"The check read the exercise cell, but `{outcome.piece.attribute}` in this notebook was "
+        "another function. The name now means the one of the exercise cell."
     )
 
 

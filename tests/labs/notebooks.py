@@ -109,7 +109,11 @@ def kernel_environment(mode: str, folder: Path) -> dict[str, str]:
         "INFERO_LAB": mode,
         "INFERO_MINE": str(folder / "my_infero"),
         "INFERO_PIECES": "",
-        "PYTHONPATH": os.pathsep.join([str(site), str(ROOT)]),
+        "PYTHONPATH": os.pathsep.join(
+            [str(site), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        ),
+        # Threads that spin while they wait make a busy machine many times slower.
+        "OMP_WAIT_POLICY": "PASSIVE",
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
         "MPLBACKEND": os.environ.get("MPLBACKEND", ""),
     }

@@ -101,7 +101,7 @@ START = "from infero import lab\nlab.start(1)"
 @pytest.mark.parametrize(("mode", "cell", "said", "state"), [
     ("solutions", STUB, "Passed", "[] True"),
     ("learn", STUB, "Not written yet", "[] True"),
-    ("learn", RIGHT, "Passed", f"['{NORM}'] False"),
+    ("learn", RIGHT, "Passed", f"['{NORM}'] True"),
     ("grade", RIGHT, "Passed", "[] False"),
 ])  # fmt: skip
 def test_under_nbclient(mode: str, cell: str, said: str, state: str, tmp_path: Path) -> None:
