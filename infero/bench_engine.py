@@ -94,7 +94,7 @@ def open_load(llm: LLM, work: Workload, rate_per_s: float) -> Report:
     due_s = [start_s + at for at in bench.poisson_arrivals(rate_per_s, work.requests, work.seed)]
     bench.open_loop(client.send, due_s, client.clock)
     done = [bench.latency(due, t) for due, t in zip(due_s, client.times_s, strict=True)]
-    return _report(f"open, {rate_per_s:.3g} requests/s", client, done,
+    return _report(f"open, {rate_per_s:.3g}/s", client, done,
                    client.clock.now_s() - start_s, work)
 
 
@@ -125,6 +125,7 @@ def _report(load: str, client: Client, done: list[bench.Latency], duration_s: fl
 def print_bench(llm: LLM, work: Workload, rate_per_s: float | None = None,
                 clients: int = 4) -> None:
     """Measure one request alone, then under both loads, and print a table."""
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
@@ -134,10 +135,11 @@ def print_bench(llm: LLM, work: Workload, rate_per_s: float | None = None,
     out.print(f"One request alone ({work.prompt_tokens} prompt tokens, {work.new_tokens} new): "
               f"{alone.median_s:.3f} s, IQR {100 * alone.spread:.1f} %, n = {alone.n}; the engine "
               f"serves one at a time, so at most {1 / alone.median_s:.3g} requests/s.")
-    table = Table("load", "requests/s", "tokens/s", "TTFT p50 / p95", "TPOT p50 / p95",
-                  "E2E p50 / p95", "goodput")
+    table = Table("load", "req/s", "tok/s", "TTFT p50 / p95", "TPOT p50 / p95", "E2E p50 / p95",
+                  "goodput", box=box.SIMPLE, caption="TTFT, TPOT and E2E in ms",
+                  caption_justify="left")
     for report in (open_load(llm, work, rate), closed_load(llm, work, clients)):
-        spans = [" / ".join(f"{1e3 * report.percentile(name, q):,.0f}" for q in (50, 95)) + " ms"
+        spans = [" / ".join(f"{1e3 * report.percentile(name, q):,.0f}" for q in (50, 95))
                  for name in ("ttft_s", "tpot_s", "e2e_s")]
         table.add_row(report.load, f"{report.requests_per_s:.3g}", f"{report.tokens_per_s:.1f}",
                       *spans, f"{report.goodput_per_s:.3g}/s")
