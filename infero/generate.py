@@ -15,7 +15,8 @@ from torch import Tensor
 from infero import model as model_module
 from infero import sampling
 from infero.cache import contiguous
-from infero.model import Model
+from infero.errors import PromptError
+from infero.model import Model, ModelConfig
 from infero.sampling import SamplingParams
 
 
@@ -83,6 +84,23 @@ class Picker:
         return token
 
 
+def check_prompt(config: ModelConfig, prompt: list[int], max_new_tokens: int = 0) -> None:
+    """Raise PromptError unless the prompt fits the model's vocabulary and context."""
+    if not prompt:
+        raise PromptError("The prompt is empty: give at least one token (for example the BOS id).")
+    worst = max(prompt) if min(prompt) >= 0 else min(prompt)
+    if not 0 <= worst < config.vocab_size:
+        raise PromptError(
+            f"Token id {worst} is outside the vocabulary of {config.vocab_size} entries; "
+            "encode the prompt with this model's own tokenizer."
+        )
+    if len(prompt) + max_new_tokens > config.max_context:
+        raise PromptError(
+            f"The prompt has {len(prompt)} tokens and {max_new_tokens} are to be generated, but "
+            f"the model's context is {config.max_context}; shorten the prompt or lower max_tokens."
+        )
+
+
 def stop_tokens_of(model: Model, params: SamplingParams) -> frozenset[int]:
     """The ids that end a request: the model's end-of-sequence ids and the request's own."""
     eos = () if params.ignore_eos else model.config.eos_token_ids
@@ -96,7 +114,7 @@ def stream(model: Model, prompt: list[int], params: SamplingParams, *, use_cache
     Raises PromptError where prompt and max_tokens do not fit the model's context. The stop
     token, if one ends the request, is not yielded.
     """
-    model_module.check_prompt(model.config, prompt, params.max_tokens)
+    check_prompt(model.config, prompt, params.max_tokens)
     stops = stop_tokens_of(model, params)
     if picker is None:
         picker = Picker(params, prompt, model.config.vocab_size, stops, model.device)

@@ -18,7 +18,7 @@ from infero import generate as loops
 from infero import sampling
 from infero.errors import ParameterError, PromptError, StalePiecesError
 from infero.lab import swap
-from infero.model import Model, check_prompt
+from infero.model import Model
 from infero.sampling import SamplingParams
 
 Prompt = str | Sequence[int]
@@ -188,7 +188,7 @@ class LLM:
         return Completion(index, text, tokens, reason, metrics, wanted)
 
     def _stream(self, ids: list[int], params: SamplingParams, index: int) -> Iterator[Chunk]:
-        check_prompt(self.model.config, ids, 1)
+        loops.check_prompt(self.model.config, ids, 1)
         # A request may ask for more than the context holds: it then ends there, with "length".
         room = self.model.config.max_context - len(ids)
         params = replace(params, max_tokens=min(params.max_tokens, room),

@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from infero.errors import ConfigError, PromptError
+from infero.errors import ConfigError
 
 if TYPE_CHECKING:
     from infero.cache.contiguous import KVCache
@@ -95,7 +95,7 @@ class ModelConfig:
         return self.sliding_window
 
 
-@dataclass
+@dataclass(repr=False)
 class Layer:
     """Weights of one transformer block, every matrix as `[out, in]`.
 
@@ -117,7 +117,7 @@ class Layer:
     k_norm: Tensor | None = None  # [dim]
 
 
-@dataclass
+@dataclass(repr=False)
 class Model:
     """A model's weights with its configuration and tokenizer."""
 
@@ -129,6 +129,10 @@ class Model:
     inv_freq: Tensor  # [dim / 2] float32
     tokenizer: Tokenizer | None = None
     name: str = ""
+
+    def __repr__(self) -> str:
+        return (f"<Model {self.name or self.config.architecture}: {self.config.num_layers} layers, "
+                f"{self.parameter_bytes() / 1e6:,.0f} MB of {self.dtype} on {self.device}>")
 
     @property
     def device(self) -> torch.device:
@@ -340,23 +344,6 @@ def forward(model: Model, tokens: Tensor, batch: Batch, cache: KVCache,
     if rows is not None:
         x = x[rows]
     return linear(rms_norm(x, model.final_norm, model.config.norm_eps), model.head).float()
-
-
-def check_prompt(config: ModelConfig, prompt: list[int], max_new_tokens: int = 0) -> None:
-    """Raise PromptError unless the prompt fits the model's vocabulary and context."""
-    if not prompt:
-        raise PromptError("The prompt is empty: give at least one token (for example the BOS id).")
-    worst = max(prompt) if min(prompt) >= 0 else min(prompt)
-    if not 0 <= worst < config.vocab_size:
-        raise PromptError(
-            f"Token id {worst} is outside the vocabulary of {config.vocab_size} entries; "
-            "encode the prompt with this model's own tokenizer."
-        )
-    if len(prompt) + max_new_tokens > config.max_context:
-        raise PromptError(
-            f"The prompt has {len(prompt)} tokens and {max_new_tokens} are to be generated, but "
-            f"the model's context is {config.max_context}; shorten the prompt or lower max_tokens."
-        )
 
 
 def random_model(config: ModelConfig, *, seed: int = 0, dtype: torch.dtype = torch.float32,

@@ -82,3 +82,12 @@ def test_recompute_loop_calls_the_model_no_more_than_needed() -> None:
     assert seen == [[1, 2], [1, 2, 2], [1, 2, 2, 3]] and positions == [2, 3, 4]
     assert prompt == [1, 2]
     assert list(g.recompute_loop(next_logits, pick, prompt, 9, frozenset({4}))) == [2, 3]
+
+
+@pytest.mark.parametrize("prompt,words", [
+    ([], "prompt is empty"), ([3, 211], "Token id 211"), ([-1], "Token id -1"),
+    ([1] * 129, "129 tokens"),
+])
+def test_bad_prompts_are_named(prompt: list[int], words: str) -> None:
+    with pytest.raises(PromptError, match=words):
+        g.check_prompt(tiny_config(), prompt)
