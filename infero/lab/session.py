@@ -87,7 +87,7 @@ def budget_words(lab: str) -> str:
     if memory is not None:
         text += f" and {evidence.quantity(memory.value, 'byte')} of memory"
     if download is not None:
-        text += f", downloading {evidence.quantity(download.value, 'byte')}"
+        text += f"; the model, fetched once, is {evidence.quantity(download.value, 'byte')}"
     return text + f" ({seconds.label})."
 
 
