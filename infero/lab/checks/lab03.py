@@ -185,6 +185,9 @@ def _judge_timer(c: Check, got: Any, mine: Device, fresh: Callable[[], Device], 
         wrong = torch.tensor(timer(other.run, other, warmup, repeats), dtype=torch.float64)
         if not torch.allclose(wrong, want, rtol=1e-6, atol=0):
             known[key] = (words, wrong)
+    if warmup:
+        known["warmup-kept"] = ("these are the first samples, the warm-up's: you slice the wrong "
+                                "end off", torch.tensor(slow[:repeats], dtype=torch.float64))
     if repeats > 1:
         known["sorted"] = ("the samples are sorted; give them in the order they were taken, which "
                            "shows drift", want.sort().values)
@@ -246,7 +249,7 @@ def _known_percentiles(samples: Sequence[float], q: float) -> dict[str, tuple[st
                       "definitions); here it is (n - 1) * q / 100", _at(samples, (n + 1) * p - 1)),
         "hazen": ("the rank is computed as n * q / 100 - 1/2 (another of the nine common "
                   "definitions); here it is (n - 1) * q / 100", _at(samples, n * p - 0.5)),
-        "share-not-percent": ("q is taken as a share; it is a percentage, 99 and not 0.99",
+        "share-not-percent": ("here q is taken as a share; it is a percentage, 99 and not 0.99",
                               _at(samples, (n - 1) * q)),
         "percent-twice": ("q is divided by 100 twice", _at(samples, (n - 1) * p / 100)),
         "mean": ("this is the mean", sum(samples) / n),

@@ -49,8 +49,8 @@ def _judge_latency(c: Check, got: Latency, due: float, times: list[float]) -> No
         "due-ignored": ("TTFT is the moment of the first token; take off when the request was due",
                         first),
         "e2e-for-ttft": ("TTFT is measured to the last token; it ends with the first", e2e),
-        "fields-swapped": ("ttft_s holds the TPOT: the order is ttft_s, tpot_s, e2e_s", tpot),
-    }, what=f"ttft_s of {n} tokens", rtol=1e-9)
+        "fields-swapped": ("the TPOT stands in the field ttft_s: the order is ttft_s, tpot_s, e2e_s", tpot),
+    }, what=f"the TTFT of {n} tokens", rtol=1e-9)
     middle = sorted(gaps)[len(gaps) // 2] if gaps else 0.0
     compare(c, number(c, got.tpot_s, "tpot_s"), tpot, {
         "divided-by-tokens": ("TPOT divides by the number of tokens; n tokens have n - 1 gaps",
@@ -59,20 +59,20 @@ def _judge_latency(c: Check, got: Latency, due: float, times: list[float]) -> No
                          "first token", e2e / n),
         "ttft-in-tpot-gaps": ("TPOT includes the wait for the first token; that is TTFT's. Start "
                               "at the first token", e2e / max(n - 1, 1)),
-        "total-not-mean": ("tpot_s is the time of all gaps together; divide by their number",
+        "total-not-mean": ("this is the time of all gaps together; divide by their number",
                            last - first),
-        "median-gap": ("tpot_s is the median gap; TPOT is the mean one", middle),
-        "longest-gap": ("tpot_s is the longest gap; TPOT is the mean one", max(gaps, default=0.0)),
+        "median-gap": ("this is the median gap; TPOT is the mean one", middle),
+        "longest-gap": ("this is the longest gap; TPOT is the mean one", max(gaps, default=0.0)),
         "infinite-tpot": ("with a single token there is no gap to wait for: 0.0", math.inf),
-        "fields-swapped": ("tpot_s holds the end-to-end time: the order is ttft_s, tpot_s, e2e_s",
+        "fields-swapped": ("the end-to-end time stands in the field tpot_s: the order is ttft_s, tpot_s, e2e_s",
                            e2e),
-    }, what=f"tpot_s of {n} tokens", rtol=1e-9)
+    }, what=f"the TPOT of {n} tokens", rtol=1e-9)
     compare(c, number(c, got.e2e_s, "e2e_s"), e2e, {
         "due-ignored": ("E2E is the moment of the last token; take off when the request was due",
                         last),
         "from-first-token": ("E2E starts at the first token; it starts when the request was due",
                              last - first),
-    }, what=f"e2e_s of {n} tokens", rtol=1e-9)
+    }, what=f"the E2E time of {n} tokens", rtol=1e-9)
 
 
 # ---------------------------------------------------------------- 3b: goodput
@@ -85,7 +85,7 @@ def goodput(c: Check) -> None:
         ttft_slo, tpot_slo = draw.uniform(0.3, 2), draw.uniform(0.02, 0.2)
         duration = draw.uniform(3, 90)
         kinds = ((0.4, 0.5, 7), (0.6, 1.9, 4), (2.5, 0.7, 6), (3.0, 2.0, 3), (1.0, 1.0, 2),
-                 (1.0, 0.3, 1), (0.2, 1.0, 1), (math.inf, math.inf, 2))
+                 (1.0, 0.3, 1), (0.2, 1.0, 1), (0.0, 1.0, 1), (math.inf, math.inf, 2))
         many = [Latency(a * ttft_slo, b * tpot_slo,
                         a * ttft_slo + (0.05 if b == 1 else draw.uniform(0.1, 9)))
                 for a, b, count in kinds for _ in range(count)]

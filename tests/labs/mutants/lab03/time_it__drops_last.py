@@ -1,4 +1,5 @@
 # mutant: infero.bench.time_it
+# diagnosis: warmup-kept
 # story: slices the wrong end off
 #| exercise: infero.bench.time_it
 def time_it(run, clock, warmup, repeats):
