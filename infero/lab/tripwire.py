@@ -49,6 +49,7 @@ class Tripwire:
         if self._depth > 1:
             return self
         self._module = sys.modules[self.module_name]
+        self._names = dict(vars(self._module))
         self._codes: list[tuple[types.FunctionType, types.CodeType]] = []
         function: Any = self.reference
         while isinstance(function, types.FunctionType):
@@ -71,6 +72,9 @@ class Tripwire:
         moved = sys.modules.get(self.module_name) is not self._module
         moved = moved or vars(self._module).get(self.attribute) is not self._placed
         sys.modules[self.module_name] = self._module
+        if moved:  # a reload has made every class of the module anew: bring the old ones back
+            vars(self._module).clear()
+            vars(self._module).update(self._names)
         setattr(self._module, self.attribute, self.reference)
         package, _, last = self.module_name.rpartition(".")
         if package in sys.modules:

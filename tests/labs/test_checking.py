@@ -276,13 +276,14 @@ def test_cells(text: str, key: str, words: str) -> None:
 def test_the_answer_key_cannot_be_called(body: str) -> None:
     from infero import model
 
-    before = model.rms_norm
+    before, names = model.rms_norm, dict(vars(model))
     mistake = outcome_of(HEAD + "def rms_norm(x, weight, eps):\n" + body)
     assert mistake is not None
     assert mistake.key == "answer-key", mistake.words
     assert "calls the answer key" in mistake.words
     assert sys.modules["infero.model"] is model
     assert model.rms_norm is before
+    assert all(vars(model)[name] is value for name, value in names.items())
     assert before(torch.ones(1, 2), torch.ones(2), 0.0).tolist() == [[1.0, 1.0]]
 
 
