@@ -130,6 +130,10 @@ def print_bench(llm: LLM, work: Workload, rate_per_s: float | None = None,
     from rich.table import Table
 
     out = Console(highlight=False)
+    if out.is_jupyter:
+        out = Console(highlight=False, width=84)  # the width of a page
+    if out.is_jupyter:
+        out = Console(highlight=False, width=84)  # the width of a page
     alone = service(llm, work)
     rate = rate_per_s or 0.7 / alone.median_s
     out.print(f"One request alone ({work.prompt_tokens} prompt tokens, {work.new_tokens} new): "

@@ -49,7 +49,8 @@ def _judge_latency(c: Check, got: Latency, due: float, times: list[float]) -> No
         "due-ignored": ("TTFT is the moment of the first token; take off when the request was due",
                         first),
         "e2e-for-ttft": ("TTFT is measured to the last token; it ends with the first", e2e),
-        "fields-swapped": ("the TPOT stands in the field ttft_s: the order is ttft_s, tpot_s, e2e_s", tpot),
+        "fields-swapped": ("the TPOT stands in the field ttft_s: the order is ttft_s, tpot_s, "
+                           "e2e_s", tpot),
     }, what=f"the TTFT of {n} tokens", rtol=1e-9)
     middle = sorted(gaps)[len(gaps) // 2] if gaps else 0.0
     compare(c, number(c, got.tpot_s, "tpot_s"), tpot, {
@@ -64,8 +65,8 @@ def _judge_latency(c: Check, got: Latency, due: float, times: list[float]) -> No
         "median-gap": ("this is the median gap; TPOT is the mean one", middle),
         "longest-gap": ("this is the longest gap; TPOT is the mean one", max(gaps, default=0.0)),
         "infinite-tpot": ("with a single token there is no gap to wait for: 0.0", math.inf),
-        "fields-swapped": ("the end-to-end time stands in the field tpot_s: the order is ttft_s, tpot_s, e2e_s",
-                           e2e),
+        "fields-swapped": ("the end-to-end time stands in the field tpot_s: the order is ttft_s, "
+                           "tpot_s, e2e_s", e2e),
     }, what=f"the TPOT of {n} tokens", rtol=1e-9)
     compare(c, number(c, got.e2e_s, "e2e_s"), e2e, {
         "due-ignored": ("E2E is the moment of the last token; take off when the request was due",
