@@ -139,9 +139,8 @@ def print_bench(llm: LLM, work: Workload, rate_per_s: float | None = None,
     out.print(f"One request alone ({work.prompt_tokens} prompt tokens, {work.new_tokens} new): "
               f"{alone.median_s:.3f} s, IQR {100 * alone.spread:.1f} %, n = {alone.n}; the engine "
               f"serves one at a time, so at most {1 / alone.median_s:.3g} requests/s.")
-    table = Table("load", "req/s", "tok/s", "TTFT p50 / p95", "TPOT p50 / p95", "E2E p50 / p95",
-                  "goodput", box=box.SIMPLE, caption="TTFT, TPOT and E2E in ms",
-                  caption_justify="left")
+    table = Table("load", "req/s", "tok/s", "TTFT", "TPOT", "E2E", "goodput", box=box.SIMPLE,
+                  caption="TTFT, TPOT and E2E: p50 / p95 in ms", caption_justify="left")
     for report in (open_load(llm, work, rate), closed_load(llm, work, clients)):
         spans = [" / ".join(f"{1e3 * report.percentile(name, q):,.0f}" for q in (50, 95))
                  for name in ("ttft_s", "tpot_s", "e2e_s")]
