@@ -76,7 +76,11 @@ def problems(site: Path, toc: Path = ROOT / "_toc.yml") -> list[str]:
     for path in sorted(site.rglob("*.html")):
         if "_static" not in path.relative_to(site).parts:
             pages[path] = Page()
-            pages[path].feed(path.read_text(encoding="utf-8"))
+            text = path.read_text(encoding="utf-8")
+            pages[path].feed(text)
+            if 'class="math' in text and "mathjax/tex-chtml.js" not in text:
+                where = path.relative_to(site).as_posix()
+                found.append(f"{where} holds mathematics and does not load MathJax")
     for name in listed(toc):
         path = site / f"{name}.html"
         if path not in pages:

@@ -327,6 +327,7 @@ def test_checker_accepts_a_whole_site(tmp_path: Path) -> None:
         ("book/index.html", '<h1>T</h1><img src="gone.png">', "not in the site"),
         ("book/index.html", '<h1>T</h1><a href="gone.html">x</a>', "not in the site"),
         ("book/index.html", '<h1>T</h1><a href="../labs/01_x.html#nope">x</a>', "called nope"),
+        ("book/index.html", '<h1>T</h1><span class="math notranslate">x</span>', "MathJax"),
         ("llms.txt", None, "llms.txt is missing"),
     ],
 )

@@ -70,7 +70,9 @@ def opened(browser: Any, site: str, scheme: str, size: dict[str, int]) -> tuple[
 def settle(page: Any) -> None:
     """Wait until mathematics is set and explorers are drawn."""
     page.wait_for_load_state("load")
-    page.evaluate("window.MathJax?.startup?.promise")
+    if page.query_selector(".math"):
+        page.wait_for_selector("mjx-container", state="attached")
+        page.evaluate("MathJax.startup.promise")
     for place in page.query_selector_all("[data-explorer]"):
         place.wait_for_selector(".infero-explorer-stage svg")
     page.wait_for_timeout(50)

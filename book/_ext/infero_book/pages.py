@@ -165,7 +165,8 @@ def _numbered(page: str) -> bool:
 def _head(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
     text = (app.env.metadata.get(page) or {}).get("og:description")
     if text:
-        tag = f'<meta name="description" content="{html.escape(text, quote=True)}" />\n'
+        content = html.escape(text, quote=False).replace('"', "&quot;")
+        tag = f'<meta name="description" content="{content}" />\n'
         context["metatags"] = context.get("metatags", "") + tag
     if page == "404":
         base = urlparse(app.config.html_baseurl).path or "/"
@@ -174,8 +175,22 @@ def _head(app: Sphinx, page: str, template: str, context: dict[str, Any], doctre
         body = re.sub(r' role="doc-(biblioentry|backlink)"', "", context["body"])
         context["body"] = body.replace('<div role="list" class="citation-list">', "<div>")
     # Live code through thebe would load it from elsewhere; its configuration comes with the theme.
-    kept = [file for file in context.get("script_files", []) if not _is_thebe(file)]
-    context["script_files"] = kept
+    files = context.get("script_files", [])  # the builder's own list: others still add to it
+    files[:] = [file for file in files if not _is_thebe(file)]
+
+
+def _name_toggles(
+    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any
+) -> None:
+    """The sidebar's arrows that open a chapter's lab have no words; give them some."""
+    made = context.get("generate_toctree_html")
+    if made is None:
+        return
+
+    def named(*args: Any, **options: Any) -> str:
+        return str(made(*args, **options)).replace("<summary>", '<summary aria-label="Its lab">')
+
+    context["generate_toctree_html"] = named
 
 
 def _is_thebe(file: Any) -> bool:
@@ -198,6 +213,13 @@ def _finish(app: Sphinx, error: Exception | None) -> None:
     out = Path(app.outdir)
     root = app.config.root_doc
     (out / "index.html").write_text(INDEX.format(page=f"{root}.html"), encoding="utf-8")
+    sources = {"source/" + p.removesuffix(".py") for p in getattr(app.env, "infero_sources", ())}
+    kept = {*app.env.found_docs, *(sources if not repository() else ()), "index", "404", "search",
+            "genindex"}  # fmt: skip
+    for path in out.rglob("*.html"):  # pages of an earlier table of contents
+        name = path.relative_to(out).as_posix().removesuffix(".html")
+        if name not in kept and not name.startswith("_static/"):
+            path.unlink()
     pages = [root, *(page for page in sorted(app.env.found_docs) if page != root)]
     base = app.config.html_baseurl.rstrip("/") + "/"
     urls = "".join(f"<url><loc>{html.escape(base + page)}.html</loc></url>\n" for page in pages)
@@ -232,4 +254,5 @@ def setup(app: Sphinx) -> None:
     app.connect("html-collect-pages", _source_pages)
     app.connect("env-updated", _describe)
     app.connect("html-page-context", _head, priority=400)
+    app.connect("html-page-context", _name_toggles, priority=900)
     app.connect("build-finished", _finish, priority=400)
