@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("page", nargs="+", help="a page's file: book/NN_name.md or labs/NN_name.ipynb")
+    parser.add_argument("page", nargs="+", help="book/NN_name.md or labs/NN_name.ipynb")
     parser.add_argument("--execute", action="store_true", help="run notebooks, in solution mode")
     parser.add_argument("--fresh", action="store_true", help="read every page again")
     parser.add_argument("--quiet", action="store_true", help="print warnings and errors only")

@@ -137,7 +137,7 @@ def main(argv: list[str]) -> int:
     for text in found:
         print(f"site: {text}", file=sys.stderr)
     if found:
-        print(f"The site has {len(found)} problem(s); mend them and run: make site", file=sys.stderr)
+        print(f"The site has {len(found)} problems; mend them and run: make site", file=sys.stderr)
         return 1
     print(f"The site is whole: {len(listed(ROOT / '_toc.yml'))} pages in {site}")
     return 0

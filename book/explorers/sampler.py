@@ -1,7 +1,7 @@
 """Data and table of the sampler explorer: the default model's logits after a few prompts.
 
-The 200 largest logits of each prompt stand for the whole vocabulary, which the page says. Computing them takes some
-seconds, so they are kept in _build under a hash of what they depend on.
+The 200 largest logits of each prompt stand for the whole vocabulary, which the page says.
+Computing them takes some seconds, so they are kept in _build under a hash of what they depend on.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours of one page. `palette` is blue, vermilion, green, purple, amber, sky, in this order."""
+    """Colours of one page; `palette` is blue, vermilion, green, purple, amber, sky."""
 
     name: str
     ink: str  # text and axes
@@ -58,7 +58,12 @@ class Theme:
         return self.palette[5]
 
     def figure(
-        self, width_in: float = 7.2, height_in: float = 3.4, rows: int = 1, columns: int = 1, **more: Any
+        self,
+        width_in: float = 7.2,
+        height_in: float = 3.4,
+        rows: int = 1,
+        columns: int = 1,
+        **more: Any,
     ) -> tuple[Figure, Any]:
         """A figure and its axes (an array when there are several). The text column is 7.2 in."""
         return plt.subplots(

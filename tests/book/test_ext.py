@@ -260,7 +260,8 @@ def test_repository_names_colab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert pages.colab_url("labs/01_x.ipynb") == url
     links = landing.lab_links(landing.chapters()[0], "../labs/x.html")
     assert "Open in Colab" in links
-    monkeypatch.setattr(pages, "repository", lambda: {"url": "https://git.example/b", "branch": "m"})
+    elsewhere = {"url": "https://git.example/b", "branch": "m"}
+    monkeypatch.setattr(pages, "repository", lambda: elsewhere)
     assert pages.colab_url("labs/01_x.ipynb") == ""
 
 
@@ -331,7 +332,9 @@ def test_checker_accepts_a_whole_site(tmp_path: Path) -> None:
         ("llms.txt", None, "llms.txt is missing"),
     ],
 )
-def test_checker_names_each_problem(tmp_path: Path, page: str, text: str | None, words: str) -> None:
+def test_checker_names_each_problem(
+    tmp_path: Path, page: str, text: str | None, words: str
+) -> None:
     site, toc = fake_site(tmp_path)
     if text is None:
         (site / page).unlink()

@@ -1,8 +1,8 @@
 """A lab's page is never yesterday's: real builds of a copy of the repository with a short lab 1.
 
-One build takes some seconds, so the story is one test: it builds, it names whose output it shows, it
-gets Colab buttons with a repository, and it fails when the reference is broken although no cell of
-the notebook has changed, which is all that jupyter-cache looks at.
+One build takes some seconds, so the story is one test: it builds, it names whose output it shows,
+it gets Colab buttons with a repository, and it fails when the reference is broken although no cell
+of the notebook has changed, which is all that jupyter-cache looks at.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The book's Sphinx extension: what turns chapters, labs and results into the website.
 
-`{result}` and `{result-table}` quote measured values, `{piece}` quotes the engine's code, `{plot}` draws
-a figure for the light and the dark page, `{explorer}` embeds an interactive chart. The labs run in
-solution mode at build, behind a cache whose name hashes all that their outputs depend on.
+`{result}` and `{result-table}` quote measured values, `{piece}` quotes the engine's code, `{plot}`
+draws a figure for the light and the dark page, `{explorer}` embeds an interactive chart. The labs
+run in solution mode at build, behind a cache whose name hashes all that their outputs depend on.
 CONTRIBUTING.md shows how each is used.
 """
 

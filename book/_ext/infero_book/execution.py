@@ -1,9 +1,9 @@
 """How the labs run at build: in solution mode, behind a cache that cannot go stale.
 
 jupyter-cache keys a notebook's outputs by its cells alone. A lab's cells hold stubs, and what they
-print depends on the engine, on the recorded results and on the model, so a cache by cells would show
-yesterday's success for a reference broken today. The cache folder's name therefore hashes all of
-these; a change of any starts an empty cache, and Sphinx, seeing another configuration, reads
+print depends on the engine, on the recorded results and on the model, so a cache by cells would
+show yesterday's success for a reference broken today. The cache folder's name therefore hashes all
+of these; a change of any starts an empty cache, and Sphinx, seeing another configuration, reads
 every page again.
 """
 

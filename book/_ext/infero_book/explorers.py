@@ -3,8 +3,8 @@
     ```{explorer} roofline
     ```
 
-book/explorers/NAME.js is an ES module that draws into the element it is given; NAME.py beside it has
-`data()`, exported to NAME.json, and `fallback()`, the table. Formulae in the module are checked
+book/explorers/NAME.js is an ES module that draws into the element it is given; NAME.py beside it
+has `data()`, exported to NAME.json, and `fallback()`, the table. Formulae in the module are checked
 against the engine's in a browser (tests/book/test_explorers.py).
 """
 

@@ -1,9 +1,9 @@
 """What the site adds to a lab's page, which its notebook does not hold.
 
-At build an exercise cell runs as an import of the reference. After each such cell the page says so and
-keeps the reference's code folded, for readers who have done the exercise. A bar under the title of
-chapter and lab links the two, says how to run the lab, and opens it in Colab once there is a
-repository to open it from.
+At build an exercise cell runs as an import of the reference. After each such cell the page says so
+and keeps the reference's code folded, for readers who have done the exercise. A bar under the
+title of chapter and lab links the two, says how to run the lab, and opens it in Colab once there
+is a repository to open it from.
 """
 
 from __future__ import annotations

@@ -103,7 +103,8 @@ def _drawing(link: Any, name: str, width: int, left: int, per_row: int) -> str:
         )
         shapes.append(_band_name(words, y, height, left, pad))
         for row, line in enumerate(lines):
-            span = (width - left - pad - (pad if not left else 0) - gap * (len(line) - 1)) / len(line)
+            room = width - left - pad - (0 if left else pad)
+            span = (room - gap * (len(line) - 1)) / len(line)
             for column, chapter in enumerate(line):
                 x = left + (0 if left else pad) + column * (span + gap)
                 top = y + pad + head + row * (tall + gap)
@@ -119,7 +120,8 @@ def _drawing(link: Any, name: str, width: int, left: int, per_row: int) -> str:
 
 def _band_name(words: str, y: float, height: float, left: int, pad: int) -> str:
     if not left:
-        return f'<text class="map-band-name" x="{pad + 2}" y="{y + 19:g}">{html.escape(words)}</text>'
+        label = html.escape(words)
+        return f'<text class="map-band-name" x="{pad + 2}" y="{y + 19:g}">{label}</text>'
     lines = [words] if len(words) < 20 else words.split(", ")
     lines = [part for line in lines for part in _wrapped(line, 18)]
     top = y + height / 2 - (len(lines) - 1) * 7.5 + 4
@@ -141,7 +143,8 @@ def _wrapped(text: str, limit: int) -> list[str]:
 def _box(chapter: Chapter, url: str, x: float, y: float, width: float, height: float) -> str:
     middle = y + height / 2 + 4.5
     drawing = (
-        f'<rect class="map-box" x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height}" rx="6"/>'
+        f'<rect class="map-box" x="{x:.1f}" y="{y:.1f}"'
+        f' width="{width:.1f}" height="{height}" rx="6"/>'
         f'<text class="map-number" x="{x + 11:.1f}" y="{middle:.1f}">{chapter.number}</text>'
         f'<text x="{x + 33:.1f}" y="{middle:.1f}">{html.escape(chapter.short)}</text>'
     )

@@ -56,7 +56,8 @@ class PlotDirective(SphinxDirective):
             self.env.note_dependency(str(FIGURES / file))
         figure = nodes.figure(classes=["infero-plot"])
         for theme, path in paths.items():
-            image = nodes.image(uri=f"/{path.relative_to(ROOT).as_posix()}", alt=self.options["alt"])
+            uri = f"/{path.relative_to(ROOT).as_posix()}"
+            image = nodes.image(uri=uri, alt=self.options["alt"])
             # Not the theme's only-dark: that class hides the caption that follows it.
             image["classes"] += ["dark-light", f"infero-{theme}"]
             if self.options.get("width"):

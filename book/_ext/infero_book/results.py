@@ -1,4 +1,4 @@
-"""`{result}` and `{result-table}`: a measured value in the text comes from results/, or nothing does.
+"""`{result}` and `{result-table}`: a measured value in a page comes from results/ alone.
 
     {result}`gpu/limits/copy_bandwidth`               3,032 GB/s
     {result}`gpu/limits/copy_bandwidth | TB/s | .2f`  3.03 TB/s
