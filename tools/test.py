@@ -92,6 +92,9 @@ def site() -> Outcome:
 
 
 def browser() -> Outcome:
+    if not (ROOT / "_build" / "site.state").is_file():
+        print("Browser tests left out: the site is not built.", flush=True)
+        return Outcome("browser", failed=1, words="no site: run the stage `site` first")
     found = subprocess.run(
         [sys.executable, "tools/setup.py", "chromium"],
         cwd=ROOT,
