@@ -149,6 +149,19 @@ def test_page_loads_dark_and_on_a_phone(browser: Any, site: str, name: str) -> N
     page.context.close()
 
 
+def test_figures_keep_their_size_on_a_phone_and_scroll_by_key(browser: Any, site: str) -> None:
+    page, watch = opened(browser, site, "light", PHONE)
+    page.goto("/book/index.html")
+    settle(page)
+    box = page.locator(".infero-scroll").first
+    assert box.evaluate("(e) => e.scrollWidth") > 500
+    box.focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("document.querySelector('.infero-scroll').scrollLeft > 0")
+    assert violations(page, {}) == [] and watch.found == []
+    page.context.close()
+
+
 def test_search_finds_roofline(light: Any) -> None:
     light.goto("/search.html?q=roofline")
     light.wait_for_selector("#search-results li a")

@@ -33,6 +33,7 @@ MATHJAX = {
 def _configure(app: Sphinx, config: Config) -> None:
     config.html_static_path = [str(ROOT / "book" / "_static")]
     app.add_css_file("infero.css", priority=900)
+    app.add_js_file("infero.js", loading_method="defer")
     # Relative paths would be taken from conf.py's folder, which need not be the repository's root.
     if "bibtex_bibfiles" in config:
         config.bibtex_bibfiles = [str(ROOT / name) for name in config.bibtex_bibfiles]

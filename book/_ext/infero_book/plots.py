@@ -55,6 +55,8 @@ class PlotDirective(SphinxDirective):
         for file in (f"{name}.py", "style.py"):
             self.env.note_dependency(str(FIGURES / file))
         figure = nodes.figure(classes=["infero-plot"])
+        box = ScrollBox(classes=["infero-scroll"])
+        figure += box
         for theme, path in paths.items():
             uri = f"/{path.relative_to(ROOT).as_posix()}"
             image = nodes.image(uri=uri, alt=self.options["alt"])
@@ -63,7 +65,7 @@ class PlotDirective(SphinxDirective):
             if self.options.get("width"):
                 image["width"] = self.options["width"]
             self.set_source_info(image)
-            figure += image
+            box += image
         if self.content:
             body = nodes.Element()
             self.state.nested_parse(self.content, self.content_offset, body)
@@ -76,6 +78,23 @@ class PlotDirective(SphinxDirective):
         self.set_source_info(figure)
         self.add_name(figure)
         return [figure]
+
+
+class ScrollBox(nodes.General, nodes.Element):
+    """Holds a figure's pictures; on a narrow screen they keep a readable size and scroll."""
+
+
+def _visit_box(self: Any, node: nodes.Element) -> None:
+    words = {"role": "group", "aria-label": "Figure, scrolls sideways where it is wide"}
+    self.body.append(self.starttag(node, "div", **words))
+
+
+def _depart_box(self: Any, node: nodes.Element) -> None:
+    self.body.append("</div>\n")
+
+
+def _pass(self: Any, node: nodes.Element) -> None:
+    pass
 
 
 def drawn(name: str) -> dict[str, Path]:
@@ -138,4 +157,6 @@ def _shrunk(svg: str) -> str:
 
 
 def setup(app: Sphinx) -> None:
+    other = (_pass, _pass)
+    app.add_node(ScrollBox, html=(_visit_box, _depart_box), latex=other, text=other)
     app.add_directive("plot", PlotDirective)
