@@ -35,7 +35,8 @@ print(json.dumps({"seconds": seconds, "bytes": peak * (1 if sys.platform == "dar
 
 def run_once(path: Path) -> tuple[float, float]:
     """(seconds, peak bytes) of one execution of a notebook with the reference in its cells."""
-    environ = os.environ | {"INFERO_LAB": "solutions", "MPLBACKEND": "agg", "PYTHONPATH": str(ROOT)}
+    environ = os.environ | {"INFERO_LAB": "solutions", "MPLBACKEND": "agg", "PYTHONPATH": str(ROOT),
+                            "OMP_WAIT_POLICY": "PASSIVE"}  # as `make lab` sets it
     environ.pop("INFERO_MINE", None)
     done = subprocess.run([sys.executable, "-c", RUN, str(path)], cwd=path.parent, env=environ,
                           check=False, capture_output=True, text=True)

@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def main() -> int:
     os.chdir(ROOT)
     os.environ.pop("INFERO_LAB", None)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the tests do: see tools/test.py
     from infero.lab import folder, workspace
 
     try:

@@ -126,6 +126,8 @@ def main(argv: list[str]) -> int:
     chosen = argv or [name for name in STAGES if name != "labs-avx2" or in_ci()]
     REPORTS.mkdir(parents=True, exist_ok=True)
     os.environ.pop("INFERO_MINE", None)
+    # Threads that spin while they wait make a machine that does anything else many times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     outcomes = []
     for name in chosen:
         print(f"\n== {name} ==", flush=True)
