@@ -172,7 +172,7 @@ def test_search_opens_by_key_and_leads_to_results(light: Any) -> None:
     light.goto("/book/index.html")
     settle(light)
     light.keyboard.press("Control+k")
-    light.wait_for_selector("dialog[open] input[type=search], .search-button__search-container input")
+    light.wait_for_selector("dialog[open] input, .search-button__search-container input")
     light.keyboard.type("roofline")
     light.keyboard.press("Enter")
     light.wait_for_selector("#search-results li a")
