@@ -2,6 +2,7 @@
 
     .venv/bin/python tools/site.py build
     .venv/bin/python tools/site.py book --port 8000      # build, then serve
+    .venv/bin/python tools/site.py sphinx                # the same pages by plain sphinx-build
 
 Warnings are errors. All labs run in solution mode. Nothing is built when no file that the site
 could depend on has changed since the last good build.
@@ -82,6 +83,29 @@ def build(force: bool = False) -> int:
     return 0
 
 
+def sphinx() -> int:
+    """Build by plain sphinx-build, from the conf.py that Jupyter Book generates: the way out."""
+    conf, out = ROOT / "_build" / "sphinx" / "conf", ROOT / "_build" / "sphinx" / "html"
+    main = "from jupyter_book.cli.main import main; main()"
+    made = subprocess.run([sys.executable, "-c", main, "config", "sphinx", str(ROOT)], cwd=ROOT,
+                          check=False, stdin=subprocess.DEVNULL)
+    if made.returncode != 0 or not (ROOT / "conf.py").is_file():
+        return fail("Jupyter Book wrote no conf.py: see above.")
+    conf.mkdir(parents=True, exist_ok=True)
+    shutil.move(ROOT / "conf.py", conf / "conf.py")
+    command = [sys.executable, "-m", "sphinx", "-W", "-n", "--keep-going", "-q", "-c", str(conf),
+               str(ROOT), str(out)]
+    environ = {"OMP_WAIT_POLICY": "PASSIVE"} | os.environ
+    environ["PYTHONPATH"] = os.pathsep.join(
+        [str(ROOT / "book" / "_ext"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    )
+    if subprocess.run(command, cwd=ROOT, check=False, stdin=subprocess.DEVNULL,
+                      env=environ).returncode != 0:
+        return fail("sphinx-build did not build the site: the first warning above says where.")
+    print(f"sphinx-build made the same pages: {os.path.relpath(out)}/index.html", flush=True)
+    return 0
+
+
 def fail(words: str) -> int:
     print(words, file=sys.stderr)
     return 1
@@ -147,12 +171,14 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="tools/site.py", description=(__doc__ or "").split("\n")[0]
     )
-    parser.add_argument("action", choices=["build", "serve", "book"])
+    parser.add_argument("action", choices=["build", "serve", "book", "sphinx"])
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--force", action="store_true", help="build even if nothing changed")
     args = parser.parse_args(argv)
     if args.action == "build":
         return build(args.force)
+    if args.action == "sphinx":
+        return sphinx()
     if problem := port_taken(args.port):  # say so before some minutes of building
         return fail(problem)
     return (args.action == "book" and build(args.force)) or serve(args.port)
