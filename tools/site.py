@@ -63,6 +63,9 @@ def build(force: bool = False) -> int:
     if good and not force and (HTML / "index.html").is_file():
         print("The site is up to date.", flush=True)
         return 0
+    if not STAMP.is_file():  # the last build broke off: what it left cannot be trusted
+        for left in (HTML, HTML.parent / ".doctrees"):
+            shutil.rmtree(left, ignore_errors=True)
     STAMP.unlink(missing_ok=True)
     begin_s = time.monotonic()
     main = "from jupyter_book.cli.main import main; main()"  # the package has no __main__
