@@ -276,11 +276,15 @@ def test_a_second_build_does_nothing(
 
 def test_a_failed_build_is_not_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(site, "STAMP", tmp_path / "site.state")
+    monkeypatch.setattr(site, "HTML", tmp_path / "html")
+    (tmp_path / "html").mkdir()
+    (tmp_path / "html" / "_static").write_text("a logo where a folder belongs", encoding="utf-8")
     (tmp_path / "site.state").write_text("old", encoding="utf-8")
     monkeypatch.setattr(site, "state", lambda: "new")
     monkeypatch.setattr(site.subprocess, "run", lambda *a, **k: _done(1))
     assert site.build() == 1
     assert not (tmp_path / "site.state").exists()
+    assert not (tmp_path / "html" / "_static").exists()
 
 
 def _done(code: int = 0) -> subprocess.CompletedProcess[str]:

@@ -67,6 +67,8 @@ def build(force: bool = False) -> int:
         for left in (HTML, HTML.parent / ".doctrees"):
             shutil.rmtree(left, ignore_errors=True)
     STAMP.unlink(missing_ok=True)
+    if (HTML / "_static").is_file():  # what the theme leaves there when a first build fails early
+        (HTML / "_static").unlink()
     begin_s = time.monotonic()
     main = "from jupyter_book.cli.main import main; main()"  # the package has no __main__
     command = [sys.executable, "-c", main, "build", str(ROOT), "-W", "-n", "--keep-going"]
