@@ -257,12 +257,17 @@ def test_the_server_shows_pages_and_the_book_s_own_404(
 def test_a_second_build_does_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "html").mkdir()
-    (tmp_path / "html" / "index.html").write_text("page", encoding="utf-8")
     monkeypatch.setattr(site, "HTML", tmp_path / "html")
     monkeypatch.setattr(site, "STAMP", tmp_path / "site.state")
     calls = []
-    monkeypatch.setattr(site.subprocess, "run", lambda *a, **k: calls.append(a) or _done())
+
+    def build(*command: object, **_: object) -> subprocess.CompletedProcess[str]:
+        calls.append(command)
+        (tmp_path / "html").mkdir(exist_ok=True)
+        (tmp_path / "html" / "index.html").write_text("page", encoding="utf-8")
+        return _done()
+
+    monkeypatch.setattr(site.subprocess, "run", build)
     monkeypatch.setattr(site, "state", lambda: "one")
     assert site.build() == 0
     assert len(calls) == 2  # jupyter-book, and the check of what it made
@@ -278,12 +283,14 @@ def test_a_failed_build_is_not_remembered(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(site, "STAMP", tmp_path / "site.state")
     monkeypatch.setattr(site, "HTML", tmp_path / "html")
     (tmp_path / "html").mkdir()
-    (tmp_path / "html" / "_static").write_text("a logo where a folder belongs", encoding="utf-8")
     (tmp_path / "site.state").write_text("old", encoding="utf-8")
     monkeypatch.setattr(site, "state", lambda: "new")
     monkeypatch.setattr(site.subprocess, "run", lambda *a, **k: _done(1))
     assert site.build() == 1
     assert not (tmp_path / "site.state").exists()
+    # The theme leaves a logo where the folder _static belongs when a build fails early.
+    (tmp_path / "html" / "_static").write_text("a logo", encoding="utf-8")
+    assert site.build() == 1
     assert not (tmp_path / "html" / "_static").exists()
 
 

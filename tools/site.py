@@ -67,8 +67,6 @@ def build(force: bool = False) -> int:
         for left in (HTML, HTML.parent / ".doctrees"):
             shutil.rmtree(left, ignore_errors=True)
     STAMP.unlink(missing_ok=True)
-    if (HTML / "_static").is_file():  # what the theme leaves there when a first build fails early
-        (HTML / "_static").unlink()
     begin_s = time.monotonic()
     main = "from jupyter_book.cli.main import main; main()"  # the package has no __main__
     command = [sys.executable, "-c", main, "build", str(ROOT), "-W", "-n", "--keep-going"]
@@ -92,20 +90,39 @@ def sphinx() -> int:
     """Build by plain sphinx-build, from the conf.py that Jupyter Book generates: the way out."""
     conf, out = ROOT / "_build" / "sphinx" / "conf", ROOT / "_build" / "sphinx" / "html"
     main = "from jupyter_book.cli.main import main; main()"
-    made = subprocess.run([sys.executable, "-c", main, "config", "sphinx", str(ROOT)], cwd=ROOT,
-                          check=False, stdin=subprocess.DEVNULL)
+    made = subprocess.run(
+        [sys.executable, "-c", main, "config", "sphinx", str(ROOT)],
+        cwd=ROOT,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
     if made.returncode != 0 or not (ROOT / "conf.py").is_file():
         return fail("Jupyter Book wrote no conf.py: see above.")
     conf.mkdir(parents=True, exist_ok=True)
     shutil.move(ROOT / "conf.py", conf / "conf.py")
-    command = [sys.executable, "-m", "sphinx", "-W", "-n", "--keep-going", "-q", "-c", str(conf),
-               str(ROOT), str(out)]
+    command = [
+        sys.executable,
+        "-m",
+        "sphinx",
+        "-W",
+        "-n",
+        "--keep-going",
+        "-q",
+        "-c",
+        str(conf),
+        str(ROOT),
+        str(out),
+    ]
     environ = {"OMP_WAIT_POLICY": "PASSIVE"} | os.environ
     environ["PYTHONPATH"] = os.pathsep.join(
         [str(ROOT / "book" / "_ext"), *filter(None, [os.environ.get("PYTHONPATH")])]
     )
-    if subprocess.run(command, cwd=ROOT, check=False, stdin=subprocess.DEVNULL,
-                      env=environ).returncode != 0:
+    if (
+        subprocess.run(
+            command, cwd=ROOT, check=False, stdin=subprocess.DEVNULL, env=environ
+        ).returncode
+        != 0
+    ):
         return fail("sphinx-build did not build the site: the first warning above says where.")
     print(f"sphinx-build made the same pages: {os.path.relpath(out)}/index.html", flush=True)
     return 0
