@@ -1,7 +1,7 @@
 """Generation loops: the naive one that recomputes everything, and the cached one.
 
-Chapter 1 explains both; `recompute_loop` is the last exercise of Lab 1. The cached loop uses a
-contiguous KV cache that is given until chapter 7, where the reader writes it.
+Chapter 1 explains both; `recompute_loop` is the last exercise of Lab 1, `cached_loop` one of
+Lab 7, where the reader also writes the contiguous KV cache that it uses.
 """
 
 from __future__ import annotations
@@ -41,6 +41,30 @@ def recompute_loop(
             return
         yield token
         tokens.append(token)
+
+
+def cached_loop(
+    step: Callable[[list[int], int], Tensor],
+    pick: Callable[[Tensor, int], int],
+    prompt: list[int],
+    max_new_tokens: int,
+    stop_tokens: frozenset[int],
+) -> Iterator[int]:
+    """Yield the same tokens as `recompute_loop`, running the model over new tokens only.
+
+    step(tokens, start) runs `tokens`, the first of which stands at position `start`, over the
+    cache, and returns the logits [vocab] of the token that follows them: first the whole prompt
+    (prefill), then each newest token alone (decode). pick(logits, position), `max_new_tokens` and
+    `stop_tokens` are as in `recompute_loop`. The model is not run for a token nobody asked for.
+    """
+    tokens, start = list(prompt), 0
+    for _ in range(max_new_tokens):
+        token = pick(step(tokens, start), start + len(tokens))
+        if token in stop_tokens:
+            return
+        yield token
+        start += len(tokens)
+        tokens = [token]
 
 
 class Picker:
@@ -118,7 +142,7 @@ def stream(model: Model, prompt: list[int], params: SamplingParams, *, use_cache
     stops = stop_tokens_of(model, params)
     if picker is None:
         picker = Picker(params, prompt, model.config.vocab_size, stops, model.device)
-    loop = cached_loop if use_cache else recompute
+    loop = cached if use_cache else recompute
     return loop(model, prompt, picker, params.max_tokens, stops)
 
 
@@ -133,20 +157,17 @@ def recompute(model: Model, prompt: list[int], pick: Callable[[Tensor, int], int
     return recompute_loop(next_logits, pick, prompt, max_new_tokens, stop_tokens)
 
 
-def cached_loop(model: Model, prompt: list[int], pick: Callable[[Tensor, int], int],
-                max_new_tokens: int, stop_tokens: frozenset[int]) -> Iterator[int]:
-    """Prefill the prompt once, then feed only the newest token: same tokens, less work."""
+def cached(model: Model, prompt: list[int], pick: Callable[[Tensor, int], int],
+           max_new_tokens: int, stop_tokens: frozenset[int]) -> Iterator[int]:
+    """The cached loop on a real model, over a contiguous cache of just the right size."""
     cache = contiguous.allocate(
         model.config, 1, len(prompt) + max_new_tokens, model.dtype, model.device
     )
-    tokens, start = list(prompt), 0
-    for _ in range(max_new_tokens):
-        token = pick(step(model, cache, tokens, start), start + len(tokens))
-        if token in stop_tokens:
-            return
-        yield token
-        start += len(tokens)
-        tokens = [token]
+
+    def run(tokens: list[int], start: int) -> Tensor:
+        return step(model, cache, tokens, start)
+
+    return cached_loop(run, pick, prompt, max_new_tokens, stop_tokens)
 
 
 def step(model: Model, cache: contiguous.KVCache, tokens: list[int], start: int) -> Tensor:

@@ -23,10 +23,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from infero.cache import kv
 from infero.errors import ConfigError
 
 if TYPE_CHECKING:
-    from infero.cache.contiguous import KVCache
+    from infero.cache.kv import KVCache
     from infero.tokenizer import Tokenizer
 
 QUERY_CHUNK = 512  # rows of attention scores held at once; bounds memory on long prompts
@@ -319,8 +320,7 @@ def block(model: Model, index: int, x: Tensor, batch: Batch, cache: KVCache) -> 
         k = rms_norm(k, layer.k_norm, config.norm_eps)
     q = rope(q, batch.positions, model.inv_freq)
     k = rope(k, batch.positions, model.inv_freq)
-    cache.k[index].index_copy_(0, batch.slots, k)
-    cache.v[index].index_copy_(0, batch.slots, v)
+    kv.write(cache, index, batch.slots, k, v)
     mixed = attend(q, cache.k[index], cache.v[index], batch, dim**-0.5, config.window(index))
     x = x + linear(mixed.reshape(-1, heads * dim), layer.o, layer.o_bias)
 

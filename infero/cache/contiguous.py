@@ -7,37 +7,20 @@ request, so that every request owns exactly one block and nothing else need chan
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
-from torch import Tensor
 
+from infero.cache import kv
+from infero.cache.kv import KVCache
 from infero.errors import PromptError
 from infero.model import Batch, ModelConfig
 
-
-@dataclass
-class KVCache:
-    """Keys and values of every layer: k and v are [layers, slots, kv_heads, dim]."""
-
-    k: Tensor
-    v: Tensor
-    block_size: int
-
-    @property
-    def bytes(self) -> int:
-        return 2 * self.k.numel() * self.k.element_size()
+__all__ = ["KVCache", "allocate", "next_batch"]
 
 
 def allocate(config: ModelConfig, requests: int, max_len: int, dtype: torch.dtype,
              device: torch.device | str) -> KVCache:
     """A cache for `requests` requests of at most `max_len` tokens each."""
-    shape = (config.num_layers, requests * max_len, config.num_kv_heads, config.head_dim)
-    return KVCache(
-        torch.zeros(shape, dtype=dtype, device=device),
-        torch.zeros(shape, dtype=dtype, device=device),
-        max_len,
-    )
+    return kv.empty(config, requests, max_len, dtype, device)
 
 
 def next_batch(cache: KVCache, starts: list[int], query_lens: list[int]) -> Batch:
