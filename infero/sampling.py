@@ -173,6 +173,19 @@ def min_p(logits: Tensor, p: Tensor) -> Tensor:
     return logits.masked_fill(logits < threshold, -math.inf)
 
 
+def token_mask(logits: Tensor, bitmask: Tensor) -> Tensor:
+    """Set the logits of forbidden tokens to -inf.
+
+    logits: [rows, vocab]; bitmask: [rows, ceil(vocab / 32)] int32, one bit a token: token t is
+    allowed where bit t % 32 (bit 0 is the least significant) of word t // 32 is 1. Bits past the
+    vocabulary mean nothing. Returns a new [rows, vocab] tensor of the same dtype.
+    """
+    vocab = logits.shape[-1]
+    bits = torch.arange(32, device=bitmask.device, dtype=torch.int32)
+    allowed = (bitmask[:, :, None] >> bits) & 1  # [rows, words, 32]
+    return logits.masked_fill(allowed.flatten(1)[:, :vocab] == 0, -math.inf)
+
+
 # ---------------------------------------------------------------- counter-based randomness
 
 

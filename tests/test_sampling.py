@@ -171,3 +171,31 @@ def test_bad_parameters_are_named(bad: dict) -> None:
 
 def test_one_stop_string_needs_no_list() -> None:
     assert s.SamplingParams(stop="END").stop == ("END",)
+
+
+# ------------------------------------------------ token masks
+
+
+@pytest.mark.parametrize("vocab", [1, 31, 32, 33, 64, 71, 257])
+def test_token_mask_keeps_exactly_the_tokens_whose_bit_is_set(vocab: int) -> None:
+    rng = np.random.default_rng(vocab)
+    words = -(-vocab // 32)
+    mask = torch.from_numpy(rng.integers(-2**31, 2**31, (5, words)).astype(np.int32))
+    mask[0], mask[1] = -1, 0  # everything, nothing
+    logits = logits_like(vocab, 5, vocab)
+    before = logits.clone()
+    out = s.token_mask(logits, mask)
+    for row in range(5):
+        for token in range(vocab):
+            allowed = int(mask[row, token // 32]) & 0xFFFFFFFF & (1 << (token % 32))
+            assert float(out[row, token]) == (float(logits[row, token]) if allowed else -math.inf)
+    assert torch.equal(logits, before) and out.dtype == logits.dtype
+
+
+def test_token_mask_leaves_the_distribution_of_the_rest() -> None:
+    logits = logits_like(3, 1, 40).to(torch.bfloat16)
+    mask = torch.tensor([[0b1011, 1]], dtype=torch.int32)
+    probs = s.token_mask(logits, mask).float().softmax(-1)[0]
+    allowed = torch.tensor([0, 1, 3, 32])
+    want = logits[0, allowed].float().softmax(-1)
+    assert torch.allclose(probs[allowed], want) and float(probs.sum()) == pytest.approx(1)
