@@ -29,3 +29,7 @@ class ParameterError(InferoError, ValueError):
 
 class StalePiecesError(InferoError):
     """A piece was installed after the engine was built, so the engine would run a mixture."""
+
+
+class MissingPackage(InferoError, ImportError):
+    """A feature needs an optional package that is not installed."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,7 +33,9 @@ class SamplingParams:
 
     temperature 0 means greedy; top_k 0 and top_p 1 mean off; `seed` None draws a fresh seed;
     `stop` strings end the text before themselves; `logprobs` asks for that many alternatives.
-    Raises ParameterError naming the field, its value and its range.
+    At most one of the last four constrains the output: a JSON schema, a regular expression, a Lark
+    grammar (all by `infero.grammar`), or a fixed set of tokens. Raises ParameterError naming the
+    field, its value and its range.
     """
 
     temperature: float = 1.0
@@ -51,6 +54,10 @@ class SamplingParams:
     ignore_eos: bool = False
     logprobs: int | None = None
     n: int = 1
+    json_schema: Mapping[str, Any] | str | None = None
+    regex: str | None = None
+    grammar: str | None = None
+    allowed_token_ids: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.stop, str):
@@ -69,10 +76,24 @@ class SamplingParams:
         self._need("logprobs", self.logprobs is None or 0 <= self.logprobs <= 20, "in 0 to 20")
         self._need("seed", self.seed is None or 0 <= self.seed < 2**63, "in [0, 2**63)")
         self._need("stop", all(self.stop), "non-empty strings")
+        self._check_constraint()
         for token, bias in self.logit_bias.items():
             if not (math.isfinite(bias) and token >= 0):
                 raise ParameterError(f"logit_bias maps token {token} to {bias}; use ids >= 0 and "
                                      "finite numbers (-100 forbids a token in practice).")
+
+    def _check_constraint(self) -> None:
+        names = ("json_schema", "regex", "grammar", "allowed_token_ids")
+        given = [name for name in names if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ParameterError(f"{' and '.join(given)} are both set; a request obeys one "
+                                 "constraint: keep one of them.")
+        if given and given != ["allowed_token_ids"] and self.ignore_eos:
+            raise ParameterError(f"ignore_eos is True with {given[0]}; a constrained output ends "
+                                 "with the end-of-sequence token: leave ignore_eos False.")
+        ids = self.allowed_token_ids
+        self._need("allowed_token_ids", ids is None or (len(ids) > 0 and min(ids) >= 0),
+                   "a non-empty list of ids >= 0, or None")
 
     def _need(self, name: str, holds: bool, limit: str) -> None:
         if not holds:  # a NaN fails every comparison and so ends up here too
