@@ -11,6 +11,7 @@ request asks for one; without it everything else works.
 from __future__ import annotations
 
 import json
+import logging
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from infero.sampling import SamplingParams
     from infero.tokenizer import Tokenizer
 
+log = logging.getLogger("infero.grammar")
 KEPT = 64  # compiled grammars remembered for each tokenizer, the least recently used forgotten
 
 # One way to write each document: a model that may choose its whitespace can go on choosing it.
@@ -63,34 +65,34 @@ class FixedMatcher:
 
 
 class GrammarMatcher:
-    """A grammar and the output so far. Cheap to make from a compiled grammar (`compile`)."""
+    """A grammar and the output so far. Cheap to make from a compiled grammar (`compile`).
+
+    `error` says why the automaton gave up, if it did (a grammar can grow past the library's
+    limits); the output can then only end, and no other request is harmed.
+    """
 
     def __init__(self, automaton: Any, vocab_size: int, eos_ids: Sequence[int]) -> None:
+        self.error = ""
         self._automaton = automaton
         self._eos_ids = frozenset(eos_ids)
         self._end = pack_bits(eos_ids, vocab_size)
         self._tokens: list[int] = []  # with the one that ends, which the automaton never sees
+        self._row: Tensor | None = None  # the bits of this state, once somebody asked
 
     @property
     def finished(self) -> bool:
-        return self._automaton.is_stopped() or self._ended()
-
-    def _ended(self) -> bool:
-        return bool(self._tokens) and self._tokens[-1] in self._eos_ids
+        return not bool((self.bitmask() & ~self._end).any())
 
     @property
     def may_end(self) -> bool:
         """The output is valid as it stands, though it might go on."""
-        return self._automaton.is_accepting()
+        return self._ended() or self._automaton.is_accepting()
 
     def bitmask(self) -> Tensor:
         """End-of-sequence tokens are among the allowed ones exactly where the grammar may end."""
-        if self._ended():
-            return self._end
-        row = torch.zeros_like(self._end)
-        self._automaton.unsafe_compute_mask_ptr(row.data_ptr(), row.numel() * row.element_size())
-        self._check()
-        return row | self._end if bool((row & self._end).any()) else row
+        if self._row is None:
+            self._row = self._compute()
+        return self._row
 
     def forced(self) -> list[int]:
         """Tokens that must come next whatever the model says (jump-forward decoding)."""
@@ -98,13 +100,12 @@ class GrammarMatcher:
 
     def accept(self, token: int) -> None:
         """One more output token. Raises ParameterError if the grammar does not allow it."""
-        if token in self._eos_ids and (self.may_end or self._ended()):
-            self._tokens.append(token)
-            return
-        if self._ended() or not self._automaton.consume_token(token):
-            self._check()
-            raise ParameterError(f"Token {token} comes after the end of the output.")
+        ends = token in self._eos_ids and self.may_end
+        if not ends and (self._ended() or not self._automaton.consume_token(token)):
+            raise ParameterError(f"Token {token} cannot follow the {len(self._tokens)} tokens so "
+                                 f"far: {_first_line(self._automaton) or 'the output has ended'}.")
         self._tokens.append(token)
+        self._row = None
 
     def rollback(self, n: int) -> None:
         """Forget the last n tokens: rejected drafts, or output that is computed again."""
@@ -113,6 +114,7 @@ class GrammarMatcher:
         for _ in range(n):
             if self._tokens.pop() not in self._eos_ids:
                 self._automaton.rollback(1)
+        self._row = None
 
     def follow(self, tokens: Sequence[int]) -> None:
         known = len(self._tokens)
@@ -120,14 +122,29 @@ class GrammarMatcher:
             pairs = zip(tokens, self._tokens, strict=False)
             known = next((i for i, (a, b) in enumerate(pairs) if a != b), len(tokens))
             self.rollback(len(self._tokens) - known)
-        for token in tokens[known:]:
-            self.accept(token)
+        try:
+            for token in tokens[known:]:
+                self.accept(token)
+        except ParameterError as problem:
+            self._give_up(str(problem))
 
-    def _check(self) -> None:
+    def _ended(self) -> bool:
+        return bool(self._tokens) and self._tokens[-1] in self._eos_ids
+
+    def _compute(self) -> Tensor:
+        if self.error or self._ended():
+            return self._end
+        row = torch.zeros_like(self._end)
+        self._automaton.unsafe_compute_mask_ptr(row.data_ptr(), row.numel() * row.element_size())
         if self._automaton.is_error():
-            reason = self._automaton.get_error().partition("\n")[0]
-            raise ParameterError(f"The grammar cannot go on after {len(self._tokens)} tokens: "
-                                 f"{reason}.")
+            self._give_up(_first_line(self._automaton))
+            return self._end
+        return row | self._end if bool((row & self._end).any()) else row
+
+    def _give_up(self, reason: str) -> None:
+        self.error, self._row = reason, None
+        log.warning("A constrained output ends early, after %d tokens: %s", len(self._tokens),
+                    reason)
 
 
 # ---------------------------------------------------------------- from parameters to matchers
@@ -268,6 +285,10 @@ def _library() -> Any:
             "which is not installed: pip install 'llguidance>=1.3'."
         ) from error
     return llguidance
+
+
+def _first_line(automaton: Any) -> str:
+    return automaton.get_error().partition("\n")[0].strip()
 
 
 def _short(text: str) -> str:

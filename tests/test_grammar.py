@@ -173,10 +173,17 @@ def test_what_is_not_valid_is_said_before_anything_runs(tokenizer, constraint, w
 
 def test_a_token_against_the_grammar_is_an_error(tokenizer) -> None:
     matcher = make(tokenizer, regex="[0-9]+")
-    with pytest.raises(ParameterError, match="after 0 tokens"):
+    with pytest.raises(ParameterError, match="follow the 0 tokens"):
         matcher.accept(tokenizer.encode("x")[0])
     with pytest.raises(ParameterError, match="take back 3"):
         make(tokenizer, regex="a").rollback(3)
+
+
+def test_a_grammar_that_gives_up_ends_its_own_request_only(tokenizer, caplog) -> None:
+    matcher, eos = make(tokenizer, regex="[0-9]+"), eos_of(tokenizer)
+    matcher.follow([*tokenizer.encode("7"), *tokenizer.encode("x")])  # cannot happen in the engine
+    assert matcher.error and matcher.finished and allowed(matcher.bitmask()) == [eos]
+    assert "ends early" in caplog.text
 
 
 # ------------------------------------------------ without the library
