@@ -6,17 +6,18 @@ Lab 7, where the reader also writes the contiguous KV cache that it uses.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
+from infero import grammar
+from infero import logits as logits_module
 from infero import model as model_module
-from infero import sampling
 from infero.cache import contiguous
 from infero.errors import PromptError
 from infero.model import Model, ModelConfig
+from infero.outputs import Logprob
 from infero.sampling import SamplingParams
 
 
@@ -70,42 +71,25 @@ def cached_loop(
 class Picker:
     """Chooses one request's next token: penalties, bias, minimum length, then the draw.
 
-    Holds what the draw needs to remember: the seed and how often each token was generated.
     `last_logits` [vocab] are the raw logits of the last pick, for log-probabilities.
     """
 
-    def __init__(self, params: SamplingParams, prompt: list[int], vocab: int,
-                 stop_tokens: frozenset[int], device: torch.device) -> None:
-        self.params = params
-        self.seed = secrets.randbits(62) if params.seed is None else params.seed
-        self.prompt_len = len(prompt)
-        self.stop_tokens = torch.tensor(sorted(stop_tokens), dtype=torch.int64, device=device)
-        self.counts = torch.zeros(1, vocab, device=device)
-        self.prompt_mask = torch.zeros(1, vocab, dtype=torch.bool, device=device)
-        self.prompt_mask[0, torch.tensor(prompt, device=device)] = True
-        self.bias_ids = torch.tensor(list(params.logit_bias), dtype=torch.int64, device=device)
-        self.bias = torch.tensor(list(params.logit_bias.values()), device=device)
-        p = params
-        strengths = (p.repetition_penalty, p.presence_penalty, p.frequency_penalty)
-        self.penalised = strengths != (1, 0, 0)
+    def __init__(self, model: Model, params: SamplingParams, prompt: list[int],
+                 stop_tokens: frozenset[int]) -> None:
+        config = model.config
+        matcher = grammar.matcher(params, model.tokenizer, config.vocab_size, config.eos_token_ids)
+        self.state = logits_module.row_state(params, prompt, config.vocab_size, stop_tokens,
+                                             model.device, matcher)
         self.last_logits = torch.empty(0)
 
     def __call__(self, logits: Tensor, position: int) -> int:
         """logits: [vocab]; position: index of the new token in its sequence."""
-        p, row = self.params, logits[None].float()
-        self.last_logits = row[0]
-        if self.penalised:
-            strengths = (p.repetition_penalty, p.presence_penalty, p.frequency_penalty)
-            as_rows = (torch.full((1,), s, device=row.device) for s in strengths)
-            row = sampling.penalties(row, self.counts, self.prompt_mask, *as_rows)
-        if len(self.bias_ids):
-            row = row.index_add(1, self.bias_ids, self.bias[None])
-        if position - self.prompt_len < p.min_tokens:
-            row = row.index_fill(1, self.stop_tokens, -torch.inf)
-        rows = sampling.rows_of([p], [self.seed], [position], row.device)
-        token = int(sampling.sample(row, rows)[0])
-        self.counts[0, token] += 1
-        return token
+        self.last_logits = logits.float()
+        return logits_module.choose(self.last_logits[None], [self.state], [position])[0]
+
+    def logprob(self, token: int) -> Logprob | None:
+        """Log-probabilities of the last pick, if the request asked for them."""
+        return logits_module.logprobs(self.last_logits[None], [self.state], [token])[0]
 
 
 def check_prompt(config: ModelConfig, prompt: list[int], max_new_tokens: int = 0) -> None:
@@ -141,7 +125,7 @@ def stream(model: Model, prompt: list[int], params: SamplingParams, *, use_cache
     check_prompt(model.config, prompt, params.max_tokens)
     stops = stop_tokens_of(model, params)
     if picker is None:
-        picker = Picker(params, prompt, model.config.vocab_size, stops, model.device)
+        picker = Picker(model, params, prompt, stops)
     loop = cached if use_cache else recompute
     return loop(model, prompt, picker, params.max_tokens, stops)
 

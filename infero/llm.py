@@ -1,146 +1,125 @@
 """`LLM`: text in, text out, on one machine. The front door of the engine.
 
-Chapter 1 uses it; chapters 10 and 11 put a scheduler behind the same methods. Requests run one
-after another for now.
+Chapter 1 uses it. Behind it stands the engine of chapters 8, 10 and 11, which serves many requests
+at once over a paged cache; `paged=False` and `use_cache=False` go back to the loops of chapters 7
+and 1, one request after another.
 """
 
 from __future__ import annotations
 
+import itertools
+import sys
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import cast
+from dataclasses import replace
+from typing import Any, cast
 
 import torch
-from torch import Tensor
 
 from infero import generate as loops
-from infero import sampling
-from infero.errors import ParameterError, PromptError, StalePiecesError
+from infero.engine import ENGINE_FIELDS, Engine, EngineConfig, fork
+from infero.errors import ConfigError, ParameterError, PromptError, StalePiecesError
 from infero.lab import swap
 from infero.model import Model
+from infero.outputs import Assembler, Chunk, Completion, Logprob, Metrics, Output, StopStrings
 from infero.sampling import SamplingParams
+
+__all__ = ["LLM", "Chunk", "Completion", "Logprob", "Metrics", "Output", "StopStrings"]
 
 Prompt = str | Sequence[int]
 Message = dict[str, str]
-
-
-@dataclass
-class Logprob:
-    """Log-probability in nats of one generated token, and of the likeliest alternatives."""
-
-    token: int
-    logprob: float
-    top: dict[int, float]
-
-
-@dataclass
-class Chunk:
-    """What became known with one more token: its id and the text that is now certain."""
-
-    index: int
-    text: str
-    token: int | None = None  # None: only text held back until the end
-    finish_reason: str | None = None  # "stop" | "length" on the last chunk
-    logprob: Logprob | None = None
-
-
-@dataclass
-class Metrics:
-    """Times of one request in seconds since it started; one timestamp for each token."""
-
-    prompt_tokens: int
-    token_times_s: list[float] = field(default_factory=list)
-
-    @property
-    def ttft_s(self) -> float:
-        """Time to first token."""
-        return self.token_times_s[0] if self.token_times_s else float("nan")
-
-    @property
-    def itl_s(self) -> list[float]:
-        """Inter-token latencies."""
-        return [b - a for a, b in zip(self.token_times_s, self.token_times_s[1:], strict=False)]
-
-    @property
-    def decode_tokens_per_s(self) -> float:
-        """Tokens a second after the first one."""
-        gaps = self.itl_s
-        return len(gaps) / sum(gaps) if gaps else float("nan")
-
-
-@dataclass
-class Completion:
-    """One finished answer to a prompt."""
-
-    index: int
-    text: str
-    tokens: list[int]
-    finish_reason: str
-    metrics: Metrics
-    logprobs: list[Logprob] | None = None
-
-
-@dataclass
-class Output:
-    """A prompt with its `n` completions; `text` and `tokens` are those of the first."""
-
-    prompt: str | None
-    prompt_tokens: list[int]
-    completions: list[Completion]
-
-    @property
-    def text(self) -> str:
-        return self.completions[0].text
-
-    @property
-    def tokens(self) -> list[int]:
-        return self.completions[0].tokens
-
-    @property
-    def metrics(self) -> Metrics:
-        return self.completions[0].metrics
 
 
 class LLM:
     """A model ready to generate.
 
     `model` is a `Model` or anything `infero.load` takes: a hub id, a folder, a .gguf file.
-    `use_cache=False` recomputes the whole sequence for every token (chapter 1's naive engine).
+    `use_cache=False` recomputes the whole sequence for every token (chapter 1's naive engine);
+    `paged=False` keeps a contiguous cache for one request at a time (chapter 7's). Further options
+    are the fields of `EngineConfig`: max_num_seqs, num_blocks, policy and so on.
     Pieces must be installed before an LLM is built: it refuses to go on if one changes later.
     """
 
     def __init__(self, model: Model | str | None = None, *, dtype: str | torch.dtype = "auto",
-                 device: str | None = None, use_cache: bool = True) -> None:
+                 device: str | None = None, use_cache: bool = True, paged: bool = True,
+                 on_step: Any = None, **options: Any) -> None:
+        unknown = sorted(set(options) - set(ENGINE_FIELDS))
+        if unknown:
+            raise ConfigError(f"LLM has no option {unknown[0]!r}; the engine's options are "
+                              f"{', '.join(ENGINE_FIELDS)}.")
         if not isinstance(model, Model):
             from infero.loading import load
 
             model = load(model, dtype=dtype, device=device)
         self.model = model
         self.use_cache = use_cache
+        self.engine: Engine | None = None
+        if use_cache and paged:
+            self.engine = Engine(model, EngineConfig(**options), on_step=on_step)
+        elif options or on_step is not None:
+            given = sorted(options) or ["on_step"]
+            raise ConfigError(f"{given[0]} is an option of the paged engine; leave it away, or "
+                              "leave use_cache and paged on.")
         self._pieces_generation = swap.generation()
+        self._ids = itertools.count()
+        self._inbox: dict[str, deque[Chunk]] = {}
 
     # ------------------------------------------------------------ text in, text out
 
     def generate(self, prompts: Prompt | Sequence[Prompt],
-                 params: SamplingParams | None = None) -> list[Output]:
-        """Complete one prompt or several: texts or lists of token ids. One Output a prompt."""
+                 params: SamplingParams | Sequence[SamplingParams] | None = None, *,
+                 priority: int | Sequence[int] = 0,
+                 expected_tokens: Sequence[int] | None = None,
+                 progress: bool | None = None) -> list[Output]:
+        """Complete one prompt or several: texts or lists of token ids. One Output a prompt.
+
+        params: one for all, or one for each prompt; priority likewise. expected_tokens: estimated
+        output lengths for the policy "sjf". progress: draw a bar; by default where standard error
+        is a terminal and there are several prompts.
+        """
         one = isinstance(prompts, str) or (len(prompts) > 0 and isinstance(prompts[0], int))
         several = cast(Sequence[Prompt], [prompts] if one else prompts)
-        outputs = []
-        for prompt in several:
-            ids = self.encode(prompt)
-            done = [self._complete(ids, p, i) for i, p in enumerate(self._fork(params))]
-            outputs.append(Output(prompt if isinstance(prompt, str) else None, ids, done))
+        count = len(several)
+        each = _spread("params", params or SamplingParams(), SamplingParams, count)
+        urgency = _spread("priority", priority, int, count)
+        expected: Sequence[int | None] = expected_tokens or [None] * count
+        if len(expected) != count:
+            raise ParameterError(f"{len(expected)} expected_tokens were given for {count} prompts.")
+        ids = [self.encode(prompt) for prompt in several]
+        if progress is None:
+            progress = count > 1 and sys.stderr.isatty()
+        outputs = [
+            Output(p if isinstance(p, str) else None, i, [Completion(k, "", [], "", Metrics(0))
+                   for k in range(one_params.n)])
+            for p, i, one_params in zip(several, ids, each, strict=True)]
+        if self.engine is None:
+            streams = [(i, self._sequential(tokens, p, k)) for i, tokens in enumerate(ids)
+                       for k, p in enumerate(fork(each[i]))]
+            chunks: Iterator[tuple[int, Chunk]] = (
+                (i, chunk) for i, stream in streams for chunk in stream)
+        else:
+            chunks = self._together(ids, each, urgency, expected)
+        with _Bar(sum(p.n for p in each), on=progress) as bar:
+            for i, chunk in chunks:
+                _extend(outputs[i].completions[chunk.index], chunk, each[i])
+                bar.saw(chunk)
         return outputs
 
     def stream(self, prompt: Prompt, params: SamplingParams | None = None) -> Iterator[Chunk]:
-        """Yield the completion piece by piece, as its text becomes certain. n must be 1."""
+        """Yield the completion piece by piece, as its text becomes certain. n must be 1.
+
+        Several streams may be read in turn: they share the engine's steps. A stream that is closed
+        before its end aborts its request.
+        """
         params = params or SamplingParams()
         if params.n != 1:
             raise ParameterError(f"n is {params.n}; a stream carries one completion: use n=1 or "
                                  "generate().")
-        return self._stream(self.encode(prompt), params, 0)
+        ids = self.encode(prompt)
+        if self.engine is None:
+            return self._sequential(ids, params, 0)
+        return (chunk for _, chunk in self._together([ids], [params], [0], [None]))
 
     def chat(self, messages: Sequence[Message], params: SamplingParams | None = None
              ) -> Iterator[Chunk]:
@@ -163,53 +142,66 @@ class LLM:
         """Token ids of a prompt; a list of ids is passed through."""
         return self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
 
-    # ------------------------------------------------------------ one request
+    # ------------------------------------------------------------ through the engine
 
-    def _fork(self, params: SamplingParams | None) -> list[SamplingParams]:
-        """One parameter set a completion; further completions of a seeded request get seed + i."""
-        params = params or SamplingParams()
-        if params.seed is None:
-            return [params] * params.n
-        return [replace(params, seed=params.seed + i) for i in range(params.n)]
+    def _together(self, prompts: Sequence[list[int]], params: Sequence[SamplingParams],
+                  priority: Sequence[int], expected: Sequence[int | None]
+                  ) -> Iterator[tuple[int, Chunk]]:
+        """Chunks of all prompts as they come, each with its prompt's index."""
+        engine = cast(Engine, self.engine)
+        ids: list[str] = []
+        try:
+            for prompt, one, urgency, tokens in zip(prompts, params, priority, expected,
+                                                    strict=True):
+                id = f"llm-{next(self._ids)}"
+                engine.add_request(id, prompt, one, priority=urgency, expected_tokens=tokens)
+                ids.append(id)
+                self._inbox[id] = deque()
+            left = {id: one.n for id, one in zip(ids, params, strict=True)}
+            index = {id: i for i, id in enumerate(ids)}
+            while left:
+                for id in [id for id in left if self._inbox[id]]:
+                    while self._inbox[id]:
+                        chunk = self._inbox[id].popleft()
+                        left[id] -= chunk.finish_reason is not None
+                        yield index[id], chunk
+                    if left[id] == 0:
+                        del left[id]
+                if left and not any(self._inbox[id] for id in left):
+                    self._step(engine)
+        finally:
+            for id in ids:
+                engine.abort(id)
+                self._inbox.pop(id, None)
 
-    def _complete(self, ids: list[int], params: SamplingParams, index: int) -> Completion:
-        metrics, text, tokens = Metrics(len(ids)), "", []
-        logprobs: list[Logprob] = []
-        reason, start = "length", time.perf_counter()
-        for chunk in self._stream(ids, params, index):
-            text += chunk.text
-            if chunk.token is not None:
-                tokens.append(chunk.token)
-                metrics.token_times_s.append(time.perf_counter() - start)
-            if chunk.logprob is not None:
-                logprobs.append(chunk.logprob)
-            reason = chunk.finish_reason or reason
-        wanted = logprobs if params.logprobs is not None else None
-        return Completion(index, text, tokens, reason, metrics, wanted)
+    def _step(self, engine: Engine) -> None:
+        for chunk in engine.step():
+            if chunk.id in self._inbox:
+                self._inbox[chunk.id].append(chunk)
 
-    def _stream(self, ids: list[int], params: SamplingParams, index: int) -> Iterator[Chunk]:
+    # ------------------------------------------------------------ one after another
+
+    def _sequential(self, ids: list[int], params: SamplingParams, index: int) -> Iterator[Chunk]:
+        """The loops of chapters 1 and 7, one request alone."""
         loops.check_prompt(self.model.config, ids, 1)
         # A request may ask for more than the context holds: it then ends there, with "length".
         room = self.model.config.max_context - len(ids)
         params = replace(params, max_tokens=min(params.max_tokens, room),
                          min_tokens=min(params.min_tokens, room))
         stops = loops.stop_tokens_of(self.model, params)
-        picker = loops.Picker(params, ids, self.model.config.vocab_size, stops, self.model.device)
-        decoder = self.model.tokenizer.stream() if self.model.tokenizer else None
-        held = StopStrings(params.stop)
-        produced = 0
+        picker = loops.Picker(self.model, params, ids, stops)
+        text = Assembler(params, stops, params.max_tokens, self.model.tokenizer, index)
+        metrics, start = Metrics(len(ids)), time.perf_counter()
         tokens = loops.stream(self.model, ids, params, use_cache=self.use_cache, picker=picker)
         for token in self._guard(tokens):
-            produced += 1
-            text = held.push(decoder.push(token) if decoder else "", produced >= params.min_tokens)
-            logprob = self._logprob(picker, token, params.logprobs)
-            reason = "stop" if held.found else None
-            yield Chunk(index, text, token, reason, logprob)
-            if held.found:
+            chunk = text.push(token, picker.logprob(token))
+            metrics.token_times_s.append(time.perf_counter() - start)
+            if chunk.finish_reason is not None:
+                chunk.metrics = metrics
+                yield chunk
                 return
-        rest = held.push(decoder.flush() if decoder else "", True)
-        reason = "length" if produced == params.max_tokens and not held.found else "stop"
-        yield Chunk(index, rest + held.flush(), None, reason)
+            yield chunk
+        yield replace(text.end("stop"), metrics=metrics)
 
     def _guard(self, tokens: Iterator[int]) -> Iterator[int]:
         """Refuse to take a step once a piece was installed after this LLM was built."""
@@ -217,51 +209,73 @@ class LLM:
             if swap.generation() != self._pieces_generation:
                 raise StalePiecesError(
                     "A piece was installed or removed after this LLM was built; build a new LLM() "
-                    "so that the whole engine runs the same pieces."
-                )
+                    "so that the whole engine runs the same pieces.")
             token = next(tokens, None)
             if token is None:
                 return
             yield token
 
-    @staticmethod
-    def _logprob(picker: loops.Picker, token: int, wanted: int | None) -> Logprob | None:
-        if wanted is None:
-            return None
-        chosen: Tensor = torch.tensor([token], device=picker.last_logits.device)
-        logp, ids, values = sampling.log_probabilities(picker.last_logits[None], chosen, wanted)
-        top = dict(zip(ids[0].tolist(), values[0].tolist(), strict=True))
-        return Logprob(token, float(logp[0]), top)
+
+def _spread(name: str, value: Any, kind: type, count: int) -> list[Any]:
+    """One value for each of `count` prompts."""
+    if isinstance(value, kind):
+        return [value] * count
+    if len(value) != count:
+        raise ParameterError(f"{len(value)} {name} were given for {count} prompts; give one for "
+                             "all or one for each.")
+    return list(value)
 
 
-class StopStrings:
-    """Cuts streamed text before the first stop string, holding back what might begin one."""
+def _extend(done: Completion, chunk: Chunk, params: SamplingParams) -> None:
+    """Add what a chunk brought to its completion."""
+    done.text += chunk.text
+    if chunk.token is not None:
+        done.tokens.append(chunk.token)
+        if params.logprobs is not None and chunk.logprob is not None:
+            done.logprobs = [*(done.logprobs or []), chunk.logprob]
+    if chunk.finish_reason is not None:
+        done.finish_reason = chunk.finish_reason
+        if params.logprobs is not None:
+            done.logprobs = done.logprobs or []
+    if chunk.metrics is not None:
+        done.metrics = chunk.metrics
 
-    def __init__(self, stops: Sequence[str]) -> None:
-        self.stops = tuple(stops)
-        self.pending = ""
-        self.found = False
 
-    def push(self, text: str, may_stop: bool = True) -> str:
-        """Add text and return what can no longer become part of a stop string."""
-        if not self.stops or self.found:
-            return "" if self.found else text
-        self.pending += text
-        if may_stop:
-            hits = [at for s in self.stops if (at := self.pending.find(s)) >= 0]
-            if hits:
-                self.found = True
-                kept, self.pending = self.pending[: min(hits)], ""
-                return kept
-        keep = max(
-            (n for s in self.stops for n in range(1, len(s)) if self.pending.endswith(s[:n])),
-            default=0,
-        )
-        cut = len(self.pending) - keep
-        ready, self.pending = self.pending[:cut], self.pending[cut:]
-        return ready
+class _Bar:
+    """A progress bar of completions and tokens on standard error; nothing when off."""
 
-    def flush(self) -> str:
-        """The text still held back, once no more is coming."""
-        rest, self.pending = self.pending, ""
-        return rest
+    def __init__(self, total: int, on: bool) -> None:
+        self.bar: Any = None
+        if on:
+            from rich.console import Console
+            from rich.progress import (
+                BarColumn,
+                MofNCompleteColumn,
+                Progress,
+                TextColumn,
+                TimeRemainingColumn,
+            )
+
+            self.bar = Progress(TextColumn("generating"), BarColumn(), MofNCompleteColumn(),
+                                TextColumn("{task.fields[tokens]:,} tokens · {task.fields[rate]}"),
+                                TimeRemainingColumn(), console=Console(stderr=True))
+            self.task = self.bar.add_task("", total=total, tokens=0, rate="")
+        self.tokens, self.start = 0, time.perf_counter()
+
+    def __enter__(self) -> _Bar:
+        if self.bar is not None:
+            self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+    def saw(self, chunk: Chunk) -> None:
+        """Count a chunk."""
+        if self.bar is None:
+            return
+        self.tokens += chunk.token is not None
+        rate = f"{self.tokens / (time.perf_counter() - self.start):,.0f} tok/s"
+        self.bar.update(self.task, advance=int(chunk.finish_reason is not None),
+                        tokens=self.tokens, rate=rate)

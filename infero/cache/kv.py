@@ -54,8 +54,8 @@ def write(cache: KVCache, layer: int, slots: Tensor, k: Tensor, v: Tensor) -> No
 def copy_blocks(source: KVCache, target: KVCache, pairs: Sequence[tuple[int, int]]) -> None:
     """Copy whole blocks, (source block, target block) each, in every layer.
 
-    Within one cache it serves copy-on-write, between device and host the host tier. No block may
-    be read after it was written within one call.
+    Within one cache it serves copy-on-write, between device and host the host tier. Pairs are
+    copied in their order.
     """
     size = source.block_size
     for tensors in ((source.k, target.k), (source.v, target.v)):

@@ -52,8 +52,24 @@ def naive() -> None:
 
 
 def cached() -> None:
-    """Greedy with the KV cache."""
-    generate(use_cache=True)
+    """Greedy with the contiguous KV cache, one request alone."""
+    from infero.llm import LLM
+    from infero.sampling import SamplingParams
+
+    params = SamplingParams(temperature=0.0, max_tokens=6, ignore_eos=True)
+    LLM(tiny_model(), paged=False).generate([1, 2, 3], params)
+
+
+def paged() -> None:
+    """The engine: two samples of a prompt share its blocks, and a second prompt its prefix."""
+    from infero.llm import LLM
+    from infero.sampling import SamplingParams
+
+    llm = LLM(tiny_model(), block_size=4, kv_memory_bytes=1 << 20)
+    params = SamplingParams(n=2, seed=3, max_tokens=6, ignore_eos=True)
+    prompt = list(range(10))
+    llm.generate(prompt, params)
+    llm.generate([prompt, [*prompt, 7]], params)
 
 
 def sampled() -> None:
@@ -80,10 +96,28 @@ def bench() -> None:
     bench_engine.closed_load(llm, work, 2)
 
 
+def kv_budget() -> None:
+    """How many blocks of the tiny model's cache fit into a budget, as the engine asks."""
+    from infero.cache import memory
+
+    memory.blocks_that_fit(tiny_model().config, 16, 2, 1 << 20)
+
+
+def mla() -> None:
+    """Six tokens of a tiny model with latent attention, decoded over its latent cache."""
+    from infero import mla as module
+
+    config = module.MLAConfig(layers=2, hidden=16, heads=2, dim=4, rope_dim=4, v_dim=6, rank=5)
+    module.greedy(module.random_model(config), [1, 2, 3], 6, absorbed=True)
+
+
 CONFIGURATIONS: dict[str, Callable[[], None]] = {
     "naive": naive,
     "cached": cached,
+    "paged": paged,
     "sampled": sampled,
     "roofline": roofline,
     "bench": bench,
+    "kv_budget": kv_budget,
+    "mla": mla,
 }

@@ -1,0 +1,347 @@
+"""The engine: many requests at once, one forward pass a step.
+
+Chapters 10 and 11 explain it. `add_request` queues, `step` plans, runs, samples and commits one
+step and returns what became known, `abort` ends a request at any moment. `LLM` drives it for
+scripts, the server for clients.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
+
+import torch
+
+from infero import generate, grammar, logits
+from infero.cache import memory
+from infero.errors import ConfigError, InferoError, ParameterError, PromptError, StalePiecesError
+from infero.lab import swap
+from infero.model import Model
+from infero.outputs import Assembler, Chunk, Logprob, Metrics
+from infero.request import Plan, Request
+from infero.runner import Runner
+from infero.sampling import SamplingParams
+from infero.scheduler import Scheduler, SchedulerConfig
+
+CPU_KV_BYTES = 1 << 30  # at most, unless told otherwise
+
+
+class OutOfMemory(InferoError):
+    """The device had no room for a step."""
+
+
+@dataclass(frozen=True)
+class EngineConfig(SchedulerConfig):
+    """The scheduler's limits, and the size of the KV cache.
+
+    The cache has `num_blocks` blocks, or as many as fit into `kv_memory_bytes`, or into the share
+    `gpu_memory_utilization` of the free device memory (on a CPU at most 1 GiB). A request's prompt
+    and output together are at most `max_model_len` tokens: the model's context unless given.
+    """
+
+    block_size: int = 16
+    num_blocks: int | None = None
+    kv_memory_bytes: int | None = None
+    gpu_memory_utilization: float = 0.9
+    max_model_len: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("block_size", "num_blocks", "kv_memory_bytes", "max_model_len"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} is {value}; it must be at least 1.")
+        if not 0 < self.gpu_memory_utilization <= 1:
+            raise ConfigError(f"gpu_memory_utilization is {self.gpu_memory_utilization}; it is a "
+                              "share of the free memory, above 0 and at most 1.")
+
+
+@dataclass
+class StepRecord:
+    """What one step did, for timelines and plots. Times are seconds of the engine's clock."""
+
+    step: int
+    start_s: float
+    end_s: float
+    forward_s: float  # copies, forward pass and sampling: what is not scheduling
+    waiting: int
+    running: int
+    free_blocks: int
+    cached_blocks: int  # free ones that still hold a prefix
+    entries: list[dict[str, Any]]  # id, start, n, samples, token, blocks
+    admitted: list[str]
+    preempted: list[str]
+    finished: list[str]
+    aborted: list[str]  # since the step before
+    copies: list[dict[str, Any]]  # kind, source, target
+    cached_tokens: dict[str, int] = field(default_factory=dict)  # of the admitted
+
+    def asdict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass
+class Stats:
+    """Running totals."""
+
+    steps: int = 0
+    tokens_computed: int = 0
+    tokens_sampled: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    preemptions: int = 0
+    step_s: float = 0.0
+    forward_s: float = 0.0
+
+
+@dataclass
+class _Sequence:
+    """One completion: how its tokens are drawn and become text. `Request.state`."""
+
+    group: str
+    row: logits.RowState
+    assembler: Assembler
+    metrics: Metrics
+    logprob: Logprob | None = None  # of the newest token
+
+
+class Engine:
+    """A model that serves many requests at once over a paged KV cache.
+
+    `on_step` is called with a StepRecord after every step; `clock` tells the time in seconds.
+    """
+
+    def __init__(self, model: Model, config: EngineConfig | None = None, *,
+                 on_step: Callable[[StepRecord], None] | None = None,
+                 clock: Callable[[], float] = time.perf_counter) -> None:
+        self.model, self.config = model, config or EngineConfig()
+        self.on_step, self.clock = on_step, clock
+        self.num_blocks = _num_blocks(model, self.config)
+        self.runner = Runner(model, self.num_blocks, self.config.block_size,
+                             self.config.host_blocks)
+        self.scheduler = Scheduler(self.config, self.num_blocks, self.config.block_size)
+        self.max_model_len = min(self.config.max_model_len or model.config.max_context,
+                                 model.config.max_context, self.scheduler.capacity)
+        self.stats = Stats()
+        self._groups: dict[str, list[Request]] = {}
+        self._aborted: list[str] = []
+        self._pieces_generation = swap.generation()
+
+    # ------------------------------------------------------------ requests
+
+    def add_request(self, id: str, prompt: list[int], params: SamplingParams | None = None, *,
+                    arrival_s: float | None = None, priority: int = 0,
+                    expected_tokens: int | None = None, salt: str = "") -> None:
+        """Queue `params.n` completions of a prompt of token ids.
+
+        arrival_s: when it arrived on the engine's clock (default: now). priority: smaller is more
+        urgent. expected_tokens: estimated output length for shortest-job-first. salt: only
+        requests of one salt share cached prefixes. Output longer than the context, or than the
+        cache, ends with "length". Raises PromptError or ParameterError, and then queues nothing.
+        """
+        params = params or SamplingParams()
+        if id in self._groups:
+            raise ParameterError(f"Request id {id!r} is in use; ids of requests that have not "
+                                 "ended must differ.")
+        generate.check_prompt(self.model.config, prompt, 1)
+        room = min(self.max_model_len - len(prompt),
+                   self.scheduler.capacity - len(prompt) + 1)
+        if room < 1:
+            raise PromptError(
+                f"The prompt has {len(prompt)} tokens, but a request may have {self.max_model_len} "
+                f"with its output (KV cache: {self.scheduler.capacity} tokens in {self.num_blocks} "
+                "blocks); shorten it, raise max_model_len, or give the cache more memory.")
+        params = replace(params, max_tokens=min(params.max_tokens, room),
+                         min_tokens=min(params.min_tokens, room))
+        stops = generate.stop_tokens_of(self.model, params)
+        arrival_s = self.clock() if arrival_s is None else arrival_s
+        group: list[Request] = []
+        for index, one in enumerate(fork(params)):
+            matcher = grammar.matcher(one, self.model.tokenizer, self.model.config.vocab_size,
+                                      self.model.config.eos_token_ids)
+            state = _Sequence(
+                id,
+                logits.row_state(one, prompt, self.model.config.vocab_size, stops,
+                                 self.model.device, matcher),
+                Assembler(one, stops, one.max_tokens, self.model.tokenizer, index, id),
+                Metrics(len(prompt)),
+            )
+            group.append(Request(
+                id if params.n == 1 else f"{id}:{index}", list(prompt), len(prompt),
+                params.max_tokens, arrival_s, priority, expected_tokens, salt.encode(),
+                parent=group[0] if group else None, state=state))
+        for request in group:
+            self.scheduler.add(request)
+        self._groups[id] = group
+        self.stats.prompt_tokens += len(prompt)
+
+    def abort(self, id: str) -> bool:
+        """End a request, wherever it is, and free its blocks. False if it has ended already."""
+        group = self._groups.pop(id, [])
+        self._aborted += [r.id for r in group if self.scheduler.abort(r.id)]
+        return bool(group)
+
+    def has_unfinished(self) -> bool:
+        return bool(self._groups)
+
+    # ------------------------------------------------------------ one step
+
+    def step(self) -> list[Chunk]:
+        """Plan, run and commit one forward pass: one chunk for each token that was drawn.
+
+        If a step fails, or is interrupted, every request is aborted and the cache forgets its
+        prefixes: the engine stays usable.
+        """
+        if swap.generation() != self._pieces_generation:
+            raise StalePiecesError(
+                "A piece was installed or removed after this LLM was built; build a new LLM() "
+                "so that the whole engine runs the same pieces.")
+        try:
+            return self._step()
+        except BaseException as problem:
+            ended = len(self._groups)
+            self.reset()
+            if isinstance(problem, torch.OutOfMemoryError):
+                raise OutOfMemory(
+                    f"The device ran out of memory in a step of up to "
+                    f"{self.config.max_num_batched_tokens} tokens, and {ended} requests were "
+                    "aborted; lower max_num_batched_tokens, max_num_seqs or "
+                    "gpu_memory_utilization.") from problem
+            problem.add_note(f"({ended} requests were aborted; the engine can be used again.)")
+            raise
+
+    def _step(self) -> list[Chunk]:
+        start_s = self.clock()
+        plan = self.scheduler.schedule(start_s)
+        if plan is None:
+            return []
+        sampling = [entry.request for entry in plan.entries if entry.samples]
+        planned_s = self.clock()
+        drawn = self._run(plan, sampling)
+        drawn_s = self.clock()
+        chunks: list[Chunk] = []
+        tables = [list(e.request.block_table) for e in plan.entries] if self.on_step else []
+        self.scheduler.commit(
+            plan, [[drawn[e.request.id]] if e.samples else [] for e in plan.entries],
+            lambda request, token: self._accept(request, token, drawn_s, chunks))
+        self._count(plan, drawn, tables, start_s, drawn_s - planned_s)
+        return chunks
+
+    def _run(self, plan: Plan, sampling: list[Request]) -> dict[str, int]:
+        """Forward pass and draws: the new token of each sampling request."""
+        rows = [request.state.row for request in sampling]
+        found = self.runner.execute(plan)
+        if not sampling:
+            return {}
+        tokens = logits.choose(found, rows, [len(request.tokens) for request in sampling])
+        for request, logprob in zip(sampling, logits.logprobs(found, rows, tokens), strict=True):
+            request.state.logprob = logprob
+        return {request.id: token for request, token in zip(sampling, tokens, strict=True)}
+
+    def _accept(self, request: Request, token: int, now_s: float, chunks: list[Chunk]
+                ) -> str | None:
+        """Turn an accepted token into a chunk; the reason if the request ends with it."""
+        state: _Sequence = request.state
+        chunk = state.assembler.push(token, state.logprob)
+        if chunk.token is not None:
+            state.metrics.token_times_s.append(now_s - request.arrival_s)
+        if chunk.finish_reason is not None:
+            metrics = state.metrics
+            metrics.queue_s = (request.scheduled_s or now_s) - request.arrival_s
+            metrics.cached_tokens = request.cached_tokens
+            metrics.preemptions = request.preemptions
+            chunk.metrics = metrics
+            group = self._groups[state.group]
+            if all(r is request or r.status == "finished" for r in group):
+                del self._groups[state.group]
+        chunks.append(chunk)
+        return chunk.finish_reason
+
+    def _count(self, plan: Plan, drawn: dict[str, int], tables: list[list[int]],
+               start_s: float, forward_s: float) -> None:
+        end_s, stats, scheduler = self.clock(), self.stats, self.scheduler
+        stats.steps += 1
+        stats.tokens_computed += plan.tokens
+        stats.tokens_sampled += len(drawn)
+        stats.preemptions += len(plan.preempted)
+        stats.step_s += end_s - start_s
+        stats.forward_s += forward_s
+        by_id = {entry.request.id: entry.request for entry in plan.entries}
+        cached = {id: by_id[id].cached_tokens for id in plan.admitted if id in by_id}
+        stats.cached_tokens += sum(
+            n for id, n in cached.items() if by_id[id].preemptions == 0)
+        if self.on_step is None:
+            return
+        free = scheduler.pool.free
+        self.on_step(StepRecord(
+            plan.step, start_s, end_s, forward_s, scheduler.num_waiting, len(scheduler.running),
+            len(free), sum(scheduler.pool.hash_of[b] is not None for b in free),
+            [{"id": e.request.id, "start": e.start, "n": e.n, "samples": e.samples,
+              "token": drawn.get(e.request.id) if e.samples else None,
+              "blocks": table} for e, table in zip(plan.entries, tables, strict=True)],
+            plan.admitted, plan.preempted,
+            [e.request.id for e in plan.entries if e.request.status == "finished"],
+            self._aborted, [asdict(copy) for copy in plan.copies], cached))
+        self._aborted = []
+
+    # ------------------------------------------------------------ state
+
+    def reset(self) -> None:
+        """Abort everything and forget every cached prefix."""
+        self._groups.clear()
+        self.scheduler = Scheduler(self.config, self.num_blocks, self.config.block_size)
+
+    def check_integrity(self) -> None:
+        """AssertionError, in words, if a block leaked or a request was lost."""
+        self.scheduler.check_integrity()
+        known = {r.id for group in self._groups.values() for r in group if r.status != "finished"}
+        assert known == set(self.scheduler.requests), (
+            f"engine and scheduler disagree about {known ^ set(self.scheduler.requests)}")
+
+
+def fork(params: SamplingParams) -> list[SamplingParams]:
+    """One parameter set a completion; further completions of a seeded request get seed + i."""
+    if params.seed is None:
+        return [params] * params.n
+    return [replace(params, seed=params.seed + i) for i in range(params.n)]
+
+
+def _num_blocks(model: Model, config: EngineConfig) -> int:
+    """Blocks of the KV cache: as asked, or as many as the memory budget holds."""
+    if config.num_blocks is not None:
+        return config.num_blocks
+    element = model.embedding.element_size()
+    budget = config.kv_memory_bytes
+    if budget is None:
+        free = memory.free_memory_bytes(model.device)
+        if model.device.type == "cpu":
+            budget = min(free // 2, CPU_KV_BYTES)
+        else:
+            budget = int(free * config.gpu_memory_utilization) - step_bytes(model, config)
+    longest = config.max_model_len or model.config.max_context
+    useful = config.max_num_seqs * math.ceil(longest / config.block_size)
+    blocks = min(memory.blocks_that_fit(model.config, config.block_size, element, budget), useful)
+    if blocks < 1:
+        block = config.block_size * memory.kv_bytes_per_token(model.config, element)
+        raise ConfigError(
+            f"The KV cache may take {max(budget, 0) / 2**20:,.1f} MiB, but one block of "
+            f"{config.block_size} tokens of this model takes {block / 2**20:,.1f} MiB: not even "
+            "one request fits. Free memory on the device, raise gpu_memory_utilization or "
+            "kv_memory_bytes, or use a smaller model.")
+    return blocks
+
+
+def step_bytes(model: Model, config: EngineConfig) -> int:
+    """An upper estimate of what one step allocates beside weights and cache."""
+    shape, element = model.config, model.embedding.element_size()
+    width = 4 * shape.hidden_size + 3 * shape.intermediate_size + 4 * shape.num_heads * (
+        shape.head_dim)
+    rows = config.max_num_seqs * shape.vocab_size * 4 * 3
+    draws = min(config.max_num_seqs, logits.ROWS) * shape.vocab_size * 8 * 12
+    return config.max_num_batched_tokens * width * element * 2 + rows + draws
+
+
+ENGINE_FIELDS = tuple(f.name for f in fields(EngineConfig))
