@@ -78,6 +78,7 @@ class StepRecord:
     aborted: list[str]  # since the step before
     copies: list[dict[str, Any]]  # kind, source, target
     cached_tokens: dict[str, int] = field(default_factory=dict)  # of the admitted
+    arrivals_s: dict[str, float] = field(default_factory=dict)  # of the admitted
 
     def asdict(self) -> dict[str, Any]:
         return asdict(self)
@@ -284,7 +285,8 @@ class Engine:
               "blocks": table} for e, table in zip(plan.entries, tables, strict=True)],
             plan.admitted, plan.preempted,
             [e.request.id for e in plan.entries if e.request.status == "finished"],
-            self._aborted, [asdict(copy) for copy in plan.copies], cached))
+            self._aborted, [asdict(copy) for copy in plan.copies], cached,
+            {id: by_id[id].arrival_s for id in cached}))
         self._aborted = []
 
     # ------------------------------------------------------------ state
