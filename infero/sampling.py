@@ -221,8 +221,6 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Te
     c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(10):
-        # A product of two 32-bit words overflows int64: the low and high word are taken from
-        # 16-bit halves of one factor, each partial product staying below 2**48.
         lo0, hi0 = _multiply(c0, 0xD2511F53)
         lo1, hi1 = _multiply(c2, 0xCD9E8D57)
         c0, c1, c2, c3 = hi1 ^ c1 ^ k0, lo1, hi0 ^ c3 ^ k1, lo0
@@ -231,10 +229,12 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Te
 
 
 def _multiply(a: Tensor, constant: int) -> tuple[Tensor, Tensor]:
-    """Low and high 32-bit word of a * constant, for a below 2**32."""
-    low = a * (constant & 0xFFFF)
-    middle = a * (constant >> 16) + (low >> 16)
-    return ((middle & 0xFFFF) << 16) | (low & 0xFFFF), middle >> 16
+    """Low and high 32-bit word of a * constant, for a below 2**32.
+
+    The product may pass int64's sign bit, but its 64 bits are right, and the masks drop the sign.
+    """
+    product = a * constant
+    return product & 0xFFFFFFFF, (product >> 32) & 0xFFFFFFFF
 
 
 def uniform(seed: Tensor, position: Tensor, purpose: int, n: int) -> Tensor:
