@@ -19,6 +19,8 @@ from infero.lab.examine import CheckFailed, Outcome
 from infero.lab.pieces import Piece
 from infero.lab.render import Card, Table
 
+KV_BYTES = 1 << 30  # of a lab's engine: a notebook needs the rest of the GPU for itself
+
 _lab: str | None = None
 _engines: dict[tuple[Any, ...], Any] = {}
 
@@ -258,6 +260,8 @@ def uninstall(name: str | None = None) -> None:
 def engine(*args: Any, **kwargs: Any) -> Any:
     """An `infero.LLM` with the pieces installed now; the same one until a piece changes."""
     llm = importlib.import_module("infero.llm")
+    if kwargs.get("paged", True) and kwargs.get("use_cache", True) and "num_blocks" not in kwargs:
+        kwargs.setdefault("kv_memory_bytes", KV_BYTES)
     key = (swap.generation(), repr(args), repr(sorted(kwargs.items())))
     if key not in _engines:
         model = next((kept.model for k, kept in _engines.items() if k[1:] == key[1:]), None)
