@@ -118,6 +118,13 @@ class Check:
             self.sample = (args, kwargs)
         return result
 
+    def call_in_place(self, *args: Any) -> Any:
+        """Run a candidate whose task is to write into its first argument; others must stay."""
+        kept = [(at, t, t.clone()) for at, t in _tensors((args, {})) if at != "0"]
+        result = self._guarded(lambda: self.candidate(*args), args, {})
+        self._unchanged(kept)
+        return result
+
     def _steps(self, steps: Iterator[Any], args: Any, kwargs: Any, kept: Any) -> Iterator[Any]:
         end = object()
         while True:

@@ -96,13 +96,6 @@ def bench() -> None:
     bench_engine.closed_load(llm, work, 2)
 
 
-def kv_budget() -> None:
-    """How many blocks of the tiny model's cache fit into a budget, as the engine asks."""
-    from infero.cache import memory
-
-    memory.blocks_that_fit(tiny_model().config, 16, 2, 1 << 20)
-
-
 def mla() -> None:
     """Six tokens of a tiny model with latent attention, decoded over its latent cache."""
     from infero import mla as module
@@ -118,6 +111,5 @@ CONFIGURATIONS: dict[str, Callable[[], None]] = {
     "sampled": sampled,
     "roofline": roofline,
     "bench": bench,
-    "kv_budget": kv_budget,
     "mla": mla,
 }

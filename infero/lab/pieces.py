@@ -57,11 +57,13 @@ LABS: tuple[Lab, ...] = (
     Lab("01", "01_from_prompt_to_token", "From prompt to token", minutes=100),
     Lab("02", "02_gpus_and_the_memory_wall", "GPUs and the memory wall", minutes=75),
     Lab("03", "03_measuring_honestly", "Measuring honestly", minutes=90),
+    Lab("07", "07_the_kv_cache", "The KV cache", minutes=80),
 )
 
 _LAB01 = "infero.lab.checks.lab01"
 _LAB02 = "infero.lab.checks.lab02"
 _LAB03 = "infero.lab.checks.lab03"
+_LAB07 = "infero.lab.checks.lab07"
 
 PIECES: tuple[Piece, ...] = (
     # Lab 1: from prompt to token.
@@ -217,6 +219,49 @@ PIECES: tuple[Piece, ...] = (
         check=f"{_LAB03}:closed_loop",
         configuration="bench",
         points=15,
+    ),
+    # Lab 7: the KV cache.
+    Piece(
+        "infero.cache.kv.write",
+        lab="07",
+        exercise="1",
+        title="Store keys and values in their slots",
+        check=f"{_LAB07}:write",
+        configuration="cached",
+    ),
+    Piece(
+        "infero.cache.contiguous.next_batch",
+        lab="07",
+        exercise="2",
+        title="Positions and slots of a step",
+        check=f"{_LAB07}:next_batch",
+        configuration="cached",
+        points=20,
+    ),
+    Piece(
+        "infero.generate.cached_loop",
+        lab="07",
+        exercise="3",
+        title="The loop that feeds only the newest token",
+        check=f"{_LAB07}:cached_loop",
+        configuration="cached",
+    ),
+    Piece(
+        "infero.cache.memory.kv_bytes_per_token",
+        lab="07",
+        exercise="4",
+        title="What a token costs in memory",
+        check=f"{_LAB07}:kv_bytes_per_token",
+        configuration="paged",
+    ),
+    Piece(
+        "infero.mla.absorbed_attention",
+        lab="07",
+        exercise="5",
+        title="Latent attention without expanding the cache",
+        check=f"{_LAB07}:absorbed_attention",
+        configuration="mla",
+        points=20,
     ),
 )
 

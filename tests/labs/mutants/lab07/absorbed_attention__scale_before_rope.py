@@ -1,0 +1,11 @@
+# mutant: infero.mla.absorbed_attention
+# diagnosis: scaled-in-part
+# story: scales the content only
+#| exercise: infero.mla.absorbed_attention
+def absorbed_attention(q, q_rope, latent, k_rope, w_uk, w_uv, scale):
+    q_latent = torch.einsum("qhd,hdr->qhr", q, w_uk)
+    scores = torch.einsum("qhr,cr->hqc", q_latent, latent) * scale
+    scores = scores + torch.einsum("qhe,ce->hqc", q_rope, k_rope)
+    weights = causal_softmax(scores)
+    mixed = torch.einsum("hqc,cr->qhr", weights, latent)
+    return torch.einsum("qhr,hvr->qhv", mixed, w_uv)

@@ -1,0 +1,13 @@
+# mutant: infero.generate.cached_loop
+# diagnosis: position-of-last
+# story: pick gets the position of the last known token
+#| exercise: infero.generate.cached_loop
+def cached_loop(step, pick, prompt, max_new_tokens, stop_tokens):
+    tokens, start = list(prompt), 0
+    for _ in range(max_new_tokens):
+        token = pick(step(tokens, start), start + len(tokens) - 1)
+        if token in stop_tokens:
+            return
+        yield token
+        start += len(tokens)
+        tokens = [token]

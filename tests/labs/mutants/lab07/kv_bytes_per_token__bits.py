@@ -1,0 +1,7 @@
+# mutant: infero.cache.memory.kv_bytes_per_token
+# diagnosis: bits-not-bytes
+# story: divides by eight
+#| exercise: infero.cache.memory.kv_bytes_per_token
+def kv_bytes_per_token(config, bytes_per_element=2):
+    c = config
+    return 2 * c.num_layers * c.num_kv_heads * c.head_dim * bytes_per_element / 8
