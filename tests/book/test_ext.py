@@ -128,6 +128,21 @@ def test_a_small_book_builds(tmp_path: Path) -> None:
     assert source.count('<span id="L-') > 100
 
 
+def test_chapters_keep_their_numbers_where_others_are_missing(tmp_path: Path) -> None:
+    (tmp_path / "book").mkdir(parents=True)
+    for number in ("01", "07"):
+        (tmp_path / "book" / f"{number}_c.md").write_text(
+            f"# C{number}\n\n```{{figure}} x.svg\n:name: f{number}\nFig\n```\n\n"
+            f"See {{numref}}`f{number}`.\n")
+    (tmp_path / "book" / "x.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg"/>')
+    done = build(tmp_path, "```{toctree}\n:numbered: 1\nbook/01_c\nbook/07_c\n```")
+    assert done.returncode == 0, done.stderr
+    html = (tmp_path / "out" / "book" / "07_c.html").read_text()
+    assert "Fig. 7.1" in html and ">7. </span>C07" in html
+    assert "Fig. 1.1" in (tmp_path / "out" / "book" / "01_c.html").read_text()
+    assert ">7. C07<" in (tmp_path / "out" / "p0.html").read_text()
+
+
 def test_missing_keys_stop_the_build_and_are_all_named(tmp_path: Path) -> None:
     done = build(
         tmp_path,

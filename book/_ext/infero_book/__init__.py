@@ -24,6 +24,7 @@ from infero_book import (  # noqa: E402
     explorers,
     labs,
     landing,
+    numbering,
     pages,
     pieces,
     plots,
@@ -34,7 +35,8 @@ from infero_book import (  # noqa: E402
 
 def setup(app: Sphinx) -> dict[str, Any]:
     app.add_config_value("infero_draft", False, "env")
-    parts = (problems, execution, results, devices, pieces, plots, explorers, labs, landing, pages)
+    parts = (problems, execution, results, devices, pieces, plots, explorers, labs, landing,
+             numbering, pages)
     for part in parts:
         part.setup(app)
     return {"version": "1", "parallel_read_safe": False, "parallel_write_safe": True}
