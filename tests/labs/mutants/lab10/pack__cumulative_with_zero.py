@@ -1,0 +1,17 @@
+# mutant: infero.runner.pack
+# diagnosis: cumulative-starts
+# story: cumulative lengths with a leading zero
+#| exercise: infero.runner.pack
+def pack(spans: Sequence[Span], block_size: int) -> Ragged:
+    ragged = Ragged([], [], [], [], [], [])
+    ragged.query_lens.append(0)
+    for span in spans:
+        n = len(span.tokens)
+        ragged.ids += span.tokens
+        ragged.positions += range(span.start, span.start + n)
+        ragged.slots += pool_module.slots_of(span.block_table, span.start, n, block_size)
+        ragged.query_lens.append(len(ragged.ids))
+        ragged.context_lens.append(span.start + n)
+        if span.samples:
+            ragged.rows.append(len(ragged.ids) - 1)
+    return ragged

@@ -1,0 +1,15 @@
+# mutant: infero.runner.pack
+# diagnosis: rows-of-every-token
+# story: logits everywhere
+#| exercise: infero.runner.pack
+def pack(spans: Sequence[Span], block_size: int) -> Ragged:
+    ragged = Ragged([], [], [], [], [], [])
+    for span in spans:
+        n = len(span.tokens)
+        ragged.ids += span.tokens
+        ragged.positions += range(span.start, span.start + n)
+        ragged.slots += pool_module.slots_of(span.block_table, span.start, n, block_size)
+        ragged.query_lens.append(n)
+        ragged.context_lens.append(span.start + n)
+        ragged.rows += range(len(ragged.ids) - n, len(ragged.ids))
+    return ragged
