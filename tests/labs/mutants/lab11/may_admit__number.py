@@ -1,0 +1,6 @@
+# mutant: infero.scheduler.may_admit
+# diagnosis: wrong-type
+# story: how many are left
+#| exercise: infero.scheduler.may_admit
+def may_admit(need, free, watermark, running):
+    return free - need - (watermark if running else 0)

@@ -1,0 +1,13 @@
+# mutant: infero.scheduler.share_budget
+# diagnosis: mutates-input
+# story: counts down in wants
+#| exercise: infero.scheduler.share_budget
+def share_budget(wants, budget, max_chunk=None):
+    grants = [0] * len(wants)
+    for most in (1, max_chunk or budget):
+        for i in range(len(wants)):
+            more = max(0, min(min(wants[i], most - grants[i]), budget))
+            grants[i] += more
+            wants[i] -= more
+            budget -= more
+    return grants

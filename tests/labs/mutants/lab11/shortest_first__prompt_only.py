@@ -1,0 +1,11 @@
+# mutant: infero.policies.shortest_first
+# diagnosis: prompt-only
+# story: shortest prompt first
+#| exercise: infero.policies.shortest_first
+def shortest_first(request, ageing):
+    expected = request.expected_tokens
+    if expected is None:
+        expected = request.max_new_tokens
+    generated = len(request.tokens) - request.prompt_len
+    todo = len(request.tokens) - request.computed
+    return todo + ageing * request.arrival_s
