@@ -19,7 +19,13 @@ import torch
 
 from infero import generate as loops
 from infero.engine import ENGINE_FIELDS, Engine, EngineConfig, fork
-from infero.errors import ConfigError, ParameterError, PromptError, StalePiecesError
+from infero.errors import (
+    ConfigError,
+    InferoError,
+    ParameterError,
+    PromptError,
+    StalePiecesError,
+)
 from infero.lab import swap
 from infero.model import Model
 from infero.outputs import Assembler, Chunk, Completion, Logprob, Metrics, Output, StopStrings
@@ -149,35 +155,31 @@ class LLM:
                   ) -> Iterator[tuple[int, Chunk]]:
         """Chunks of all prompts as they come, each with its prompt's index."""
         engine = cast(Engine, self.engine)
-        ids: list[str] = []
+        index: dict[str, int] = {}
+        inbox: deque[Chunk] = deque()
         try:
-            for prompt, one, urgency, tokens in zip(prompts, params, priority, expected,
-                                                    strict=True):
+            for i, prompt in enumerate(prompts):
                 id = f"llm-{next(self._ids)}"
-                engine.add_request(id, prompt, one, priority=urgency, expected_tokens=tokens)
-                ids.append(id)
-                self._inbox[id] = deque()
-            left = {id: one.n for id, one in zip(ids, params, strict=True)}
-            index = {id: i for i, id in enumerate(ids)}
+                engine.add_request(id, prompt, params[i], priority=priority[i],
+                                   expected_tokens=expected[i])
+                index[id], self._inbox[id] = i, inbox
+            left = sum(one.n for one in params)
             while left:
-                for id in [id for id in left if self._inbox[id]]:
-                    while self._inbox[id]:
-                        chunk = self._inbox[id].popleft()
-                        left[id] -= chunk.finish_reason is not None
-                        yield index[id], chunk
-                    if left[id] == 0:
-                        del left[id]
-                if left and not any(self._inbox[id] for id in left):
-                    self._step(engine)
+                while inbox:
+                    chunk = inbox.popleft()
+                    left -= chunk.finish_reason is not None
+                    yield index[chunk.id], chunk
+                if left:
+                    if not engine.has_unfinished():  # a step that failed took all with it
+                        raise InferoError(f"{left} completions were aborted from elsewhere or by a "
+                                          "step that failed; submit them again.")
+                    for chunk in engine.step():
+                        if chunk.id in self._inbox:
+                            self._inbox[chunk.id].append(chunk)
         finally:
-            for id in ids:
+            for id in index:
                 engine.abort(id)
-                self._inbox.pop(id, None)
-
-    def _step(self, engine: Engine) -> None:
-        for chunk in engine.step():
-            if chunk.id in self._inbox:
-                self._inbox[chunk.id].append(chunk)
+                del self._inbox[id]
 
     # ------------------------------------------------------------ one after another
 
