@@ -20,6 +20,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from infero.cache import pool as pool_module  # this one: pieces call one another through it
 from infero.errors import ConfigError, InferoError
 
 
@@ -145,9 +146,9 @@ def copy_on_write(pool: BlockPool, block_table: list[int], index: int) -> tuple[
     old = block_table[index]
     if pool.ref_count[old] == 1:
         return None
-    new = allocate(pool, 1)[0]
+    new = pool_module.allocate(pool, 1)[0]
     block_table[index] = new
-    release(pool, [old])
+    pool_module.release(pool, [old])
     return old, new
 
 
