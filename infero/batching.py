@@ -10,6 +10,8 @@ get the ideal gain; `simulate` follows every request, with arrivals, for the cha
 from __future__ import annotations
 
 import heapq
+import math
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -45,6 +47,20 @@ def continuous_steps(lengths: Sequence[int], slots: int) -> int:
 def ideal_gain(lengths: Sequence[int], slots: int) -> float:
     """Passes of static over passes of continuous batching: the gain if all passes cost the same."""
     return static_steps(lengths, slots) / continuous_steps(lengths, slots)
+
+
+def geometric_lengths(count: int, mean: float, cap: int, seed: int) -> list[int]:
+    """Random output lengths: each further token comes with probability 1 - 1/mean, up to cap."""
+    if mean <= 1:
+        return [1] * count
+    draw, rate = random.Random(seed), math.log1p(-1 / mean)
+    return [min(cap, 1 + int(math.log(1 - draw.random()) / rate)) for _ in range(count)]
+
+
+def expected_longest(mean: float, cap: int, slots: int) -> float:
+    """Mean length of the longest of `slots` independent geometric lengths, cut at `cap`."""
+    stay = 1 - 1 / mean  # P(length > t) = stay ** t
+    return sum(1 - (1 - stay**t) ** slots for t in range(cap))
 
 
 # ---------------------------------------------------------------- whole traces

@@ -81,3 +81,13 @@ def test_a_window_trades_waiting_for_larger_batches():
 def test_refuses_what_makes_no_sense(arguments, word):
     with pytest.raises(ParameterError, match=word):
         batching.simulate(*arguments)
+
+
+def test_geometric_lengths_and_their_longest() -> None:
+    lengths = batching.geometric_lengths(40_000, 32, 256, seed=1)
+    assert min(lengths) == 1 and max(lengths) <= 256
+    assert sum(lengths) / len(lengths) == pytest.approx(32, rel=0.02)
+    for slots in (1, 4, 16):
+        longest = batching.static_steps(lengths, slots) / (len(lengths) / slots)
+        assert batching.expected_longest(32, 256, slots) == pytest.approx(longest, rel=0.03)
+    assert batching.geometric_lengths(3, 1, 9, seed=0) == [1, 1, 1]
