@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from infero import roofline
-from infero.cache import contiguous, memory
+from infero.cache import contiguous, memory, shapes
 from infero.errors import ParameterError
 from tests.conftest import tiny_config
 
@@ -101,3 +101,32 @@ def test_a_container_s_limit_in_the_older_layout(
     (tmp_path / "memory/memory.usage_in_bytes").write_text("1200")
     (tmp_path / "memory/memory.stat").write_text("total_inactive_file 100\n")
     assert memory.container_memory_bytes() == 0
+
+
+def test_published_caches() -> None:
+    rows = shapes.published()
+    kib = {key: row.bytes_per_token() / 1024 for key, row in rows.items()}
+    assert (kib["llama-2-7b"], kib["llama-3-8b"], kib["falcon-7b"]) == (512, 128, 8)
+    assert kib["deepseek-v3"] == pytest.approx(68.625)
+    assert list(kib.values()) == sorted(kib.values())
+    for key in roofline.MODELS:
+        assert rows[key].bytes_per_token(8) == memory.kv_bytes_per_token(roofline.shape(key), 1)
+        assert rows[key].request_bytes(100) == 100 * memory.kv_bytes_per_token(roofline.shape(key))
+
+
+def test_windows_forget() -> None:
+    rows = shapes.published()
+    mistral, gemma = rows["mistral-7b"], rows["gemma-3-27b"]
+    assert mistral.request_bytes(20_000) == mistral.request_bytes(4096)
+    assert mistral.request_bytes(1000) == 1000 * mistral.bytes_per_token()
+    grown = gemma.request_bytes(50_000) - gemma.request_bytes(40_000)
+    assert grown == 10_000 * gemma.bytes_per_token() * 10 / 62
+
+
+def test_requests_that_fit() -> None:
+    llama = shapes.published()["llama-3-8b"]
+    assert llama.requests_that_fit(8192, 80e9) == 52
+    assert llama.requests_that_fit(8192, 10e9) == 0
+    assert llama.requests_that_fit(8192, 80e9, kv_bits=8) == 104
+    share = llama.share_of_reads(64, 2048)
+    assert share == pytest.approx(64 * 0.268 / (64 * 0.268 + 16.06), rel=0.01)
