@@ -46,6 +46,7 @@ STEPS: tuple[Step, ...] = (
     Step("pitfalls", "benchmarks.pitfalls", 3, "what each mistake in timing costs"),
     Step("power", "benchmarks.power", 3, "watts and joules a token"),
     Step("paging", "benchmarks.paging", 8, "time to first token, cold and with a cached prefix"),
+    Step("batching_steps", "benchmarks.batching_steps", 10, "steps over the batch, with a prefill"),
 )
 
 

@@ -43,7 +43,13 @@ class Ragged:
 
 
 def pack(spans: Sequence[Span], block_size: int) -> Ragged:
-    """Lay the spans end to end, without padding, in their order."""
+    """Lay the new tokens of all spans end to end, in the order given, without padding.
+
+    A token's position counts within its own request, from span.start on; its slot is where the
+    request's block table puts that position. context_lens: tokens in the cache once the new ones
+    are written. rows: for each span that samples, the index of its last token in the whole batch,
+    the one whose logits give the next token. The spans are left unchanged.
+    """
     ragged = Ragged([], [], [], [], [], [])
     for span in spans:
         n = len(span.tokens)
