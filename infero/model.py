@@ -1,8 +1,9 @@
 """The transformer: weights in, logits out, for the Llama family of architectures.
 
 Chapter 1 explains every function here. The four small functions at the top (`rms_norm`,
-`rope`, `attention`, `swiglu`) are exercises of Lab 1, so the engine reaches them by name at
-call time and a learner's version can take their place.
+`rope`, `attention`, `swiglu`) are exercises of Lab 1 and say what each operation is. The forward
+pass calls them through `kernels`, which runs a learner's version where one is installed, and
+otherwise the fastest way to the same numbers.
 
 A forward pass has no "prefill mode" and no "decode mode". It takes T new tokens that belong
 to R requests, laid end to end without padding, and a `Batch` that says which token belongs
@@ -15,14 +16,16 @@ GQA (arXiv:2305.13245), SwiGLU (arXiv:2002.05202), sliding windows (arXiv:2310.0
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from infero import kernels
 from infero.cache import kv
 from infero.errors import ConfigError
 
@@ -161,6 +164,7 @@ class Batch:
     says how many each brings, `context_lens` how many it has in the cache once they are
     written. The KV cache is an array of slots grouped into blocks of `block_size`; token p
     of request r lives in slot `block_tables[r, p // block_size] * block_size + p % block_size`.
+    `memo` keeps what kernels work out once a step and use in every layer.
     """
 
     positions: Tensor  # [tokens] int64, position of each new token in its own request
@@ -169,14 +173,18 @@ class Batch:
     block_size: int
     query_lens: list[int] = field(default_factory=list)
     context_lens: list[int] = field(default_factory=list)
+    memo: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    @cached_property
+    def tables_on_host(self) -> list[list[int]] | None:
+        """The block tables as lists, where reading them does not make the host wait for a GPU."""
+        if self.block_tables.is_cuda and self.block_tables.shape[1] > 1:
+            return None
+        return self.block_tables.tolist()
 
     @cached_property
     def context_slots(self) -> list[Tensor | slice]:
-        """Slots of each request's cached tokens, in order: a slice where they are contiguous.
-
-        Worked out once a step and used by every layer: reading a block table on the host makes
-        it wait for the GPU.
-        """
+        """Slots of each request's cached tokens, in order: a slice where they are contiguous."""
         size, found = self.block_size, list[Tensor | slice]()
         first_blocks = self.block_tables[:, 0].tolist()
         for request, length in enumerate(self.context_lens):
@@ -280,7 +288,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     Every matrix product of the model goes through here: the one place where other weight
     formats and kernels are chosen.
     """
-    return F.linear(x, weight, bias)
+    return kernels.linear(x, weight, bias)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, batch: Batch, scale: float,
@@ -312,21 +320,22 @@ def block(model: Model, index: int, x: Tensor, batch: Batch, cache: KVCache) -> 
     config, layer = model.config, model.layers[index]
     heads, kv_heads, dim = config.num_heads, config.num_kv_heads, config.head_dim
 
-    h = rms_norm(x, layer.input_norm, config.norm_eps)
+    h = kernels.rms_norm(x, layer.input_norm, config.norm_eps)
     qkv = linear(h, layer.qkv, layer.qkv_bias).view(-1, heads + 2 * kv_heads, dim)
-    q, k, v = qkv.split((heads, kv_heads, kv_heads), dim=1)
+    qk, v = qkv.split((heads + kv_heads, kv_heads), dim=1)
     if layer.q_norm is not None and layer.k_norm is not None:
-        q = rms_norm(q, layer.q_norm, config.norm_eps)
-        k = rms_norm(k, layer.k_norm, config.norm_eps)
-    q = rope(q, batch.positions, model.inv_freq)
-    k = rope(k, batch.positions, model.inv_freq)
+        q = kernels.rms_norm(qk[:, :heads], layer.q_norm, config.norm_eps)
+        k = kernels.rms_norm(qk[:, heads:], layer.k_norm, config.norm_eps)
+        qk = torch.cat((q, k), dim=1)
+    q, k = kernels.rope(qk, batch, model.inv_freq).split((heads, kv_heads), dim=1)
     kv.write(cache, index, batch.slots, k, v)
-    mixed = attend(q, cache.k[index], cache.v[index], batch, dim**-0.5, config.window(index))
+    mixed = kernels.attention(q, cache.k[index], cache.v[index], batch, dim**-0.5,
+                              config.window(index))
     x = x + linear(mixed.reshape(-1, heads * dim), layer.o, layer.o_bias)
 
-    h = rms_norm(x, layer.post_norm, config.norm_eps)
+    h = kernels.rms_norm(x, layer.post_norm, config.norm_eps)
     gate, up = linear(h, layer.gate_up, layer.gate_up_bias).chunk(2, dim=-1)
-    return x + linear(swiglu(gate, up), layer.down, layer.down_bias)
+    return x + linear(kernels.swiglu(gate, up), layer.down, layer.down_bias)
 
 
 @torch.inference_mode()
@@ -343,7 +352,7 @@ def forward(model: Model, tokens: Tensor, batch: Batch, cache: KVCache,
         x = block(model, index, x, batch, cache)
     if rows is not None:
         x = x[rows]
-    return linear(rms_norm(x, model.final_norm, model.config.norm_eps), model.head).float()
+    return linear(kernels.rms_norm(x, model.final_norm, model.config.norm_eps), model.head).float()
 
 
 def random_model(config: ModelConfig, *, seed: int = 0, dtype: torch.dtype = torch.float32,

@@ -1,0 +1,38 @@
+"""The small operations in few PyTorch calls: what they cost is mostly the calls themselves.
+
+A decode step of a small model on a CPU runs thousands of operations on a few hundred numbers each,
+a microsecond of work and one to three of overhead apiece. Each function here equals the plain one
+of `infero/model.py` up to rounding.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """As `infero.model.rms_norm`: one kernel on a GPU, a fused row statistic on a CPU."""
+    return F.rms_norm(x, (x.shape[-1],), weight, eps)
+
+
+def rotation(positions: Tensor, inv_freq: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Cosines and signed sines of every token's angles: two tensors [tokens, 1, dim].
+
+    They are the same in every layer. The first half of the sines is negative, because a rotation
+    takes `second * sin` from the first half and adds `first * sin` to the second.
+    """
+    angles = positions.float()[:, None] * inv_freq
+    sin, cos = angles.sin(), angles.cos()
+    return torch.cat((cos, cos), 1)[:, None].to(dtype), torch.cat((-sin, sin), 1)[:, None].to(dtype)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """As `infero.model.rope`, given the rotation: x [tokens, heads, dim]."""
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
+
+
+def swiglu(gate: Tensor, up: Tensor) -> Tensor:
+    """As `infero.model.swiglu`."""
+    return F.silu(gate).mul_(up)
