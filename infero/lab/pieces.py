@@ -58,12 +58,14 @@ LABS: tuple[Lab, ...] = (
     Lab("02", "02_gpus_and_the_memory_wall", "GPUs and the memory wall", minutes=75),
     Lab("03", "03_measuring_honestly", "Measuring honestly", minutes=90),
     Lab("07", "07_the_kv_cache", "The KV cache", minutes=80),
+    Lab("08", "08_paged_attention", "PagedAttention and prefix caching", minutes=90),
 )
 
 _LAB01 = "infero.lab.checks.lab01"
 _LAB02 = "infero.lab.checks.lab02"
 _LAB03 = "infero.lab.checks.lab03"
 _LAB07 = "infero.lab.checks.lab07"
+_LAB08 = "infero.lab.checks.lab08"
 
 PIECES: tuple[Piece, ...] = (
     # Lab 1: from prompt to token.
@@ -262,6 +264,59 @@ PIECES: tuple[Piece, ...] = (
         check=f"{_LAB07}:absorbed_attention",
         configuration="mla",
         points=20,
+    ),
+    # Lab 8: PagedAttention and prefix caching.
+    Piece(
+        "infero.cache.pool.slots_of",
+        lab="08",
+        exercise="1",
+        title="Where a token lives: slots from a block table",
+        check=f"{_LAB08}:slots_of",
+        configuration="paged",
+    ),
+    Piece(
+        "infero.cache.pool.allocate",
+        lab="08",
+        exercise="2a",
+        title="Take blocks from the pool",
+        check=f"{_LAB08}:allocate",
+        configuration="paged",
+        points=15,
+    ),
+    Piece(
+        "infero.cache.pool.release",
+        lab="08",
+        exercise="2b",
+        title="Give blocks back, in the right order",
+        check=f"{_LAB08}:release",
+        configuration="paged",
+        points=15,
+    ),
+    Piece(
+        "infero.cache.pool.chain",
+        lab="08",
+        exercise="3",
+        title="Name a block by all that led to it",
+        check=f"{_LAB08}:chain",
+        configuration="paged",
+        points=15,
+    ),
+    Piece(
+        "infero.cache.pool.match_prefix",
+        lab="08",
+        exercise="4",
+        title="Find a prefix that is cached",
+        check=f"{_LAB08}:match_prefix",
+        configuration="paged",
+    ),
+    Piece(
+        "infero.cache.pool.copy_on_write",
+        lab="08",
+        exercise="5",
+        title="Copy a shared block before writing into it",
+        check=f"{_LAB08}:copy_on_write",
+        configuration="paged",
+        points=15,
     ),
 )
 

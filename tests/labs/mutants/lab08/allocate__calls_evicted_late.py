@@ -1,0 +1,17 @@
+# mutant: infero.cache.pool.allocate
+# diagnosis: evicted-too-late
+# story: reports after forgetting
+#| exercise: infero.cache.pool.allocate
+def allocate(pool, n):
+    if n > len(pool.free):
+        raise OutOfBlocks(f"{n} needed, {len(pool.free)} free")
+    blocks = [pool.free.popitem(last=False)[0] for _ in range(n)]
+    for block in blocks:
+        pool.ref_count[block] = 1
+        digest = pool.hash_of[block]
+        if digest is not None:
+            del pool.block_of[digest]
+            pool.hash_of[block] = None
+            if pool.evicted is not None:
+                pool.evicted(block, digest)
+    return blocks

@@ -1,0 +1,16 @@
+# mutant: infero.cache.pool.allocate
+# diagnosis: not-refused
+# story: gives what there is
+#| exercise: infero.cache.pool.allocate
+def allocate(pool, n):
+    n = min(n, len(pool.free))
+    blocks = [pool.free.popitem(last=False)[0] for _ in range(n)]
+    for block in blocks:
+        pool.ref_count[block] = 1
+        digest = pool.hash_of[block]
+        if digest is not None:
+            if pool.evicted is not None:
+                pool.evicted(block, digest)
+            del pool.block_of[digest]
+            pool.hash_of[block] = None
+    return blocks

@@ -1,0 +1,12 @@
+# mutant: infero.cache.pool.chain
+# diagnosis: parent-ignored
+# story: starts from nothing
+#| exercise: infero.cache.pool.chain
+def chain(parent, tokens, block_size):
+    digests = []
+    parent = b""
+    for i in range(0, len(tokens) - block_size + 1, block_size):
+        content = b"".join(t.to_bytes(8, "little") for t in tokens[i : i + block_size])
+        parent = hashlib.sha256(parent + content).digest()
+        digests.append(parent)
+    return digests

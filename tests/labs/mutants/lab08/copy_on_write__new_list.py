@@ -1,0 +1,12 @@
+# mutant: infero.cache.pool.copy_on_write
+# diagnosis: table-unchanged
+# story: makes a new list
+#| exercise: infero.cache.pool.copy_on_write
+def copy_on_write(pool, block_table, index):
+    old = block_table[index]
+    if pool.ref_count[old] == 1:
+        return None
+    new = pool_module.allocate(pool, 1)[0]
+    block_table = [*block_table[:index], new, *block_table[index + 1 :]]
+    pool_module.release(pool, [old])
+    return old, new

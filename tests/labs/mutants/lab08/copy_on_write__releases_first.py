@@ -1,0 +1,12 @@
+# mutant: infero.cache.pool.copy_on_write
+# diagnosis: changed-before-raising
+# story: lets go before it has
+#| exercise: infero.cache.pool.copy_on_write
+def copy_on_write(pool, block_table, index):
+    old = block_table[index]
+    if pool.ref_count[old] == 1:
+        return None
+    pool_module.release(pool, [old])
+    new = pool_module.allocate(pool, 1)[0]
+    block_table[index] = new
+    return old, new

@@ -1,0 +1,15 @@
+# mutant: infero.cache.pool.match_prefix
+# diagnosis: skips-holes
+# story: continue for break
+#| exercise: infero.cache.pool.match_prefix
+def match_prefix(pool, hashes):
+    blocks = []
+    for digest in hashes:
+        block = pool.block_of.get(digest)
+        if block is None:
+            continue
+        if pool.ref_count[block] == 0:
+            del pool.free[block]
+        pool.ref_count[block] += 1
+        blocks.append(block)
+    return blocks

@@ -1,0 +1,11 @@
+# mutant: infero.cache.pool.release
+# diagnosis: exchanged
+# story: cached in front, blank behind
+#| exercise: infero.cache.pool.release
+def release(pool, blocks):
+    for block in reversed(blocks):
+        pool.ref_count[block] -= 1
+        if pool.ref_count[block] == 0:
+            pool.free[block] = None
+            if pool.hash_of[block] is not None:
+                pool.free.move_to_end(block, last=False)

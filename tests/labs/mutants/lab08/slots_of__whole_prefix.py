@@ -1,0 +1,6 @@
+# mutant: infero.cache.pool.slots_of
+# diagnosis: whole-prefix
+# story: gives every position up to the last
+#| exercise: infero.cache.pool.slots_of
+def slots_of(block_table, start, n, block_size):
+    return [block_table[p // block_size] * block_size + p % block_size for p in range(start + n)]
