@@ -6,19 +6,31 @@ status 2; `--debug` shows the traceback. Ctrl-C ends with status 130.
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 import infero
+from infero import cli_bench, cli_trace
+from infero.cli_common import (
+    Device,
+    Dtype,
+    MaxTokens,
+    Mine,
+    Model,
+    Record,
+    err,
+    load_llm,
+    out,
+    sampling_params,
+    settings,
+)
 from infero.errors import InferoError
 
 if TYPE_CHECKING:
     from infero.llm import LLM
-    from infero.sampling import SamplingParams
 
 app = typer.Typer(
     name="infero",
@@ -28,20 +40,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="A small engine for large language models, built chapter by chapter in the Infero book.",
 )
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False)
+app.add_typer(cli_bench.app, name="bench")
+app.command()(cli_trace.trace)
 
-Model = Annotated[
-    str | None,
-    typer.Option("--model", "-m", help="Hub id, folder with safetensors, or .gguf file. "
-                 "Default: $INFERO_MODEL, else SmolLM2-135M-Instruct."),
-]
-Dtype = Annotated[
-    str, typer.Option(help="auto, float32, bfloat16 or float16; auto measures and picks.")
-]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N. Default: cuda if present.")]
-Mine = Annotated[bool, typer.Option("--mine", help="Run the pieces you wrote in the labs.")]
-MaxTokens = Annotated[int, typer.Option("--max-tokens", "-n", help="Most new tokens to make.")]
 Temperature = Annotated[float, typer.Option("--temperature", "-t", help="0 is greedy.")]
 TopK = Annotated[int, typer.Option(help="Keep the k likeliest tokens; 0 keeps all.")]
 TopP = Annotated[float, typer.Option(help="Keep the nucleus of this probability; 1 keeps all.")]
@@ -64,28 +65,7 @@ def common(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    _settings["debug"] = debug
-
-
-_settings = {"debug": False}
-
-
-def _llm(model: str | None, dtype: str, device: str | None, mine: bool, **options: Any) -> LLM:
-    if mine:
-        from infero.lab import swap
-
-        for line in swap.install_mine():
-            err.print(line, style="dim")
-    from infero.llm import LLM
-
-    with err.status("Loading the model …"):
-        return LLM(model, dtype=dtype, device=device, **options)
-
-
-def _params(**fields: Any) -> SamplingParams:
-    from infero.sampling import SamplingParams
-
-    return SamplingParams(**{k: v for k, v in fields.items() if v is not None})
+    settings["debug"] = debug
 
 
 @app.command()
@@ -106,19 +86,27 @@ def generate(
     mine: Mine = False,
     dtype: Dtype = "auto",
     device: Device = None,
+    trace: Record = None,
     stats: Annotated[bool, typer.Option(help="Print times and tokens a second to stderr.")] = True,
 ) -> None:
     """Continue a text and print it as it is made.
 
     Example: infero generate "The capital of France is" -n 32
     """
-    params = _params(max_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p,
-                     min_p=min_p, repetition_penalty=repetition_penalty, seed=seed, stop=stop)
+    params = sampling_params(max_tokens=max_tokens, temperature=temperature, top_k=top_k,
+                             top_p=top_p, min_p=min_p, repetition_penalty=repetition_penalty,
+                             seed=seed, stop=stop)
     if prompt == "-":
         prompt = sys.stdin.read()
-    llm = _llm(model, dtype, device, mine, use_cache=not naive)
-    out.out(prompt, end="")
-    _answer(llm, llm.stream(prompt, params), stats)
+    llm = load_llm(model, dtype, device, mine, use_cache=not naive)
+    recording: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+    if trace is not None:
+        from infero import timeline
+
+        recording = timeline.recording(llm, trace, title=prompt)
+    with recording:
+        out.out(prompt, end="")
+        _answer(llm, llm.stream(prompt, params), stats)
 
 
 @app.command()
@@ -138,9 +126,10 @@ def chat(
     stats: Annotated[bool, typer.Option(help="Print times after each answer.")] = True,
 ) -> None:
     """Talk with the model. Ctrl-C stops an answer; /clear forgets, /exit or Ctrl-D leaves."""
-    params = _params(max_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p,
-                     min_p=min_p, repetition_penalty=repetition_penalty, seed=seed)
-    llm = _llm(model, dtype, device, mine)
+    params = sampling_params(max_tokens=max_tokens, temperature=temperature, top_k=top_k,
+                             top_p=top_p, min_p=min_p, repetition_penalty=repetition_penalty,
+                             seed=seed)
+    llm = load_llm(model, dtype, device, mine)
     start = [{"role": "system", "content": system}] if system else []
     messages = list(start)
     err.print(f"{llm.model.name or 'model'} · Ctrl-C stops an answer · /clear · /exit", style="dim")
@@ -235,60 +224,12 @@ def roofline(
     r.print_prediction(model, hardware, batch=batch, context=context, weights=weights, kv=kv)
 
 
-@app.command()
-def bench(
-    model: Model = None,
-    requests: Annotated[int, typer.Option(help="Requests under each load.")] = 16,
-    prompt_tokens: Annotated[int, typer.Option(help="Length of each prompt.")] = 64,
-    new_tokens: Annotated[int, typer.Option(help="Tokens made for each request.")] = 32,
-    rate: Annotated[
-        float | None, typer.Option(help="Requests a second, open loop. Default: 70 % of capacity.")
-    ] = None,
-    clients: Annotated[int, typer.Option(help="Clients of the closed loop.")] = 4,
-    ttft_slo: Annotated[float, typer.Option(help="Goodput's limit on TTFT, in seconds.")] = 1.0,
-    tpot_slo: Annotated[float, typer.Option(help="Goodput's limit on TPOT, in seconds.")] = 0.1,
-    seed: Annotated[int, typer.Option(help="Seed of prompts and arrivals.")] = 0,
-    mine: Mine = False,
-    dtype: Dtype = "auto",
-    device: Device = None,
-) -> None:
-    """Measure the engine alone, under an open and under a closed load (chapter 3)."""
-    from infero import bench_engine as b
-
-    work = b.Workload(requests, prompt_tokens, new_tokens, ttft_slo, tpot_slo, seed)
-    llm = _llm(model, dtype, device, mine)
-    with err.status("Measuring …"):
-        b.print_bench(llm, work, rate, clients)
-
-
-@app.command()
-def trace(
-    prompt: Annotated[str, typer.Argument(help="The text to continue.")] = "The capital of France",
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="File to write; .json or .json.gz.")
-    ] = Path("trace.json"),
-    model: Model = None,
-    max_tokens: MaxTokens = 16,
-    mine: Mine = False,
-    dtype: Dtype = "auto",
-    device: Device = None,
-) -> None:
-    """Generate once and write a trace that opens in Perfetto (chapter 3)."""
-    from infero import trace as t
-
-    llm = _llm(model, dtype, device, mine)
-    text = t.generation(llm, prompt, _params(max_tokens=max_tokens, temperature=0.0), output)
-    out.print(prompt + text, markup=False)
-    err.print(f"Wrote {output} ({output.stat().st_size / 1e3:,.0f} kB): open it at "
-              "https://ui.perfetto.dev; it stays on your machine.", style="dim")
-
-
 def main() -> None:
     """Entry point: turns infero's own errors into one message and an exit status."""
     try:
         app()
     except InferoError as problem:
-        if _settings["debug"]:
+        if settings["debug"]:
             raise
         err.print(f"[red]error:[/red] {problem}")
         raise SystemExit(2) from None
@@ -298,7 +239,7 @@ def main() -> None:
         sys.stderr.close()  # the reader of our output is gone (`infero … | head`): not an error
         raise SystemExit(0) from None
     except OSError as problem:  # a full disk, a folder that may not be written, …
-        if _settings["debug"]:
+        if settings["debug"]:
             raise
         err.print(f"[red]error:[/red] {problem.filename or 'the system'}: {problem.strerror}. "
                   "Check the path, its permissions and the free space.")

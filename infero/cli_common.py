@@ -1,0 +1,59 @@
+"""What the commands of `infero` share: consoles, options, and how a model is opened."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from infero.llm import LLM
+    from infero.sampling import SamplingParams
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False)
+settings = {"debug": False}
+
+Model = Annotated[
+    str | None,
+    typer.Option("--model", "-m", help="Hub id, folder with safetensors, or .gguf file. "
+                 "Default: $INFERO_MODEL, else SmolLM2-135M-Instruct."),
+]
+Dtype = Annotated[
+    str, typer.Option(help="auto, float32, bfloat16 or float16; auto measures and picks.")
+]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N. Default: cuda if present.")]
+Mine = Annotated[bool, typer.Option("--mine", help="Run the pieces you wrote in the labs.")]
+MaxTokens = Annotated[int, typer.Option("--max-tokens", "-n", help="Most new tokens to make.")]
+Record = Annotated[
+    Path | None,
+    typer.Option("--trace", help="Record every step of the engine in this .jsonl file; "
+                 "`infero trace FILE --html PAGE` draws it."),
+]
+
+
+def install_mine(mine: bool) -> None:
+    """Put the learner's pieces into the engine, if asked."""
+    if mine:
+        from infero.lab import swap
+
+        for line in swap.install_mine():
+            err.print(line, style="dim")
+
+
+def load_llm(model: str | None, dtype: str, device: str | None, mine: bool, **options: Any) -> LLM:
+    """Open a model as an `LLM`."""
+    install_mine(mine)
+    from infero.llm import LLM
+
+    with err.status("Loading the model …"):
+        return LLM(model, dtype=dtype, device=device, **options)
+
+
+def sampling_params(**fields: Any) -> SamplingParams:
+    """SamplingParams of the options that were given."""
+    from infero.sampling import SamplingParams
+
+    return SamplingParams(**{k: v for k, v in fields.items() if v is not None})
