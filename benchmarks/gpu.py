@@ -45,6 +45,7 @@ STEPS: tuple[Step, ...] = (
     Step("traces", "benchmarks.traces", 3, "profiler traces that the labs read"),
     Step("pitfalls", "benchmarks.pitfalls", 3, "what each mistake in timing costs"),
     Step("power", "benchmarks.power", 3, "watts and joules a token"),
+    Step("latent_attention", "benchmarks.latent_attention", 7, "latent attention in three forms"),
     Step("paging", "benchmarks.paging", 8, "time to first token, cold and with a cached prefix"),
     Step("batching_steps", "benchmarks.batching_steps", 10, "steps over the batch, with a prefill"),
 )
