@@ -3,8 +3,8 @@
     python -m benchmarks.scheduling [--smoke] [--out DIR]
 
 Nothing here is timed: step times come from `infero.simulate.RooflineCost` with the limits that
-results/h100/limits.json holds, times the share of the roofline that results/h100/roofline_sweep.json
-measured. The same inputs give the same numbers on every machine; it takes about four minutes.
+results/h100/limits.json holds, and the share of the roofline that chapter 2 measured there. The
+same inputs give the same numbers on every machine; it takes about four minutes.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import statistics
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from infero import bench, disaggregation, hardware, results, roofline, simulate
 from infero.disaggregation import Fleet, Link
@@ -31,10 +32,11 @@ def say(*words: object) -> None:
     print(*words, file=sys.stderr, flush=True)
 
 
-def config(budget: int, **more: object) -> SchedulerConfig:
+def config(budget: int, **more: Any) -> SchedulerConfig:
     """256 requests at most, no prefix caching: prompts of the load share nothing."""
-    return SchedulerConfig(**({"max_num_seqs": 256, "max_num_batched_tokens": budget,
-                               "prefix_caching": False} | more))  # type: ignore[arg-type]
+    given: dict[str, Any] = {"max_num_seqs": 256, "max_num_batched_tokens": budget,
+                             "prefix_caching": False}
+    return SchedulerConfig(**(given | more))
 
 
 def simulated(jobs: Sequence[Job], cost: RooflineCost, scheduler: SchedulerConfig,
@@ -48,7 +50,7 @@ def simulated(jobs: Sequence[Job], cost: RooflineCost, scheduler: SchedulerConfi
 def steps(r: results.Recorder, cost: RooflineCost) -> None:
     """Step time over its tokens, beside 32 decoding requests of 1,024 tokens."""
     decoding = [(1, 1024)] * SPAN
-    rows = []
+    rows: list[list[Any]] = []
     for chunk in (0, 32, 64, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 4096, 8192):
         spans = decoding + ([(chunk, chunk)] if chunk else [])
         rows.append([chunk + SPAN, simulate.step_s(cost, spans)])
@@ -66,7 +68,7 @@ def long_prompt() -> list[Job]:
 
 def stall(r: results.Recorder, cost: RooflineCost) -> None:
     """The gaps of a running request while a long prompt arrives."""
-    rows = []
+    rows: list[list[Any]] = []
     for budget in (256, 512, 1024, 2048, 4096, WHOLE):
         whole = budget == WHOLE
         run = simulated(long_prompt(), cost, config(budget, chunked_prefill=not whole))
@@ -81,7 +83,7 @@ def stall(r: results.Recorder, cost: RooflineCost) -> None:
 
 def frontier(r: results.Recorder, cost: RooflineCost, n: int) -> None:
     """Latency and attainment over arrival rate and token budget."""
-    rows = []
+    rows: list[list[Any]] = []
     for rate in (4, 8, 12, 16, 18, 20, 22, 24, 26, 28):
         jobs = simulate.poisson_jobs(rate, n, 1, prompt=1024, output=256)
         for budget in (256, 512, 1024, 2048, WHOLE):
@@ -115,7 +117,8 @@ def policies(r: results.Recorder, cost: RooflineCost, n: int) -> None:
         "sjf_cap": ([replace(job, max_tokens=4096) for job in jobs], "sjf", 0.0),
         "priority": (urgent, "priority", 0.0),
     }
-    rows = []
+    rows: list[list[Any]] = []
+    base: list[float] = []
     for name, (load, policy, ageing) in cases.items():
         run = simulated(load, cost, config(512, max_num_seqs=32, policy=policy, ageing=ageing))
         waits = [one.ttft_s for one in run.latencies()]
@@ -140,7 +143,7 @@ def ageing(r: results.Recorder, cost: RooflineCost, n: int) -> None:
     """Shortest job first over a long time near saturation: the longest wait by rate of ageing."""
     jobs = simulate.guessed(
         simulate.poisson_jobs(15, n, 1, prompt=512, output=256, variation=2.0, most=4096), 0.0)
-    rows = []
+    rows: list[list[Any]] = []
     for rate in (0.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0, 5000.0):
         run = simulated(jobs, cost, config(512, max_num_seqs=32, policy="sjf", ageing=rate))
         waits = [one.queue_s for one in run.served]
@@ -177,7 +180,7 @@ def preemption(r: results.Recorder, cost: RooflineCost, n: int) -> None:
     """A cache that is too small: preemptions, tokens computed twice and latency, by watermark."""
     jobs = simulate.poisson_jobs(20, n, 1, prompt=256, output=512, variation=0.5, most=2000)
     needed = sum(job.prompt_tokens + job.output_tokens - 1 for job in jobs)
-    rows = []
+    rows: list[list[Any]] = []
     for mark in (0.0, 0.01, 0.03, 0.1, 0.3):
         for host in (0, 20_000):
             run = simulated(jobs, cost, config(512, watermark=mark, host_blocks=host), blocks=3000)
@@ -199,13 +202,14 @@ def preemption(r: results.Recorder, cost: RooflineCost, n: int) -> None:
 def disaggregated(r: results.Recorder, cost: RooflineCost, n: int) -> None:
     """Four GPUs: all of them doing both, or some prefill and some decode."""
     link = Link(LINK_BYTES_PER_S, roofline.kv_bytes_per_token(cost.shape), latency_s=20e-6)
+    cost = replace(cost, link_bytes_per_s=0.0)  # transfers are timed by the link alone
 
     def pools(jobs: Sequence[Job], p: int) -> Fleet:
         return disaggregation.disaggregated(jobs, p, 4 - p, config(2048), config(512), cost, link,
                                             num_blocks=BLOCKS)
 
-    rows = []
-    rates = (8, 16, 20, 24, 28, 32, 36, 40)
+    rows: list[list[Any]] = []
+    rates = (8, 16, 24, 32, 40, 48, 56, 64)
     for rate in rates:
         jobs = simulate.poisson_jobs(rate, n, 1, prompt=2048, output=256, variation=0.5)
         fleets = {
