@@ -245,7 +245,7 @@ def print_bench(llm: LLM, work: Workload, rate_per_s: float | None = None,
     """
     from rich import box
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     out = Console(highlight=False)
     if out.is_jupyter:
@@ -253,8 +253,9 @@ def print_bench(llm: LLM, work: Workload, rate_per_s: float | None = None,
     alone = service(llm, work)
     out.print(f"One request alone ({work.prompt_tokens} prompt tokens, {work.new_tokens} new): "
               f"{alone.median_s:.3f} s, IQR {100 * alone.spread:.1f} %, n = {alone.n}.")
-    table = Table("load", "req/s", "tok/s", "TTFT", "TPOT", "E2E", "goodput", box=box.SIMPLE,
-                  caption="TTFT, TPOT and E2E: p50 / p95 in ms", caption_justify="left")
+    table = Table(Column("load", no_wrap=True), "req/s", "tok/s", "TTFT", "TPOT", "E2E", "goodput",
+                  box=box.SIMPLE, caption="TTFT, TPOT and E2E: p50 / p95 in ms",
+                  caption_justify="left")
     reports = [closed_load(llm, work, work.requests)]  # all at once: the capacity
     if not reports[0].stopped:
         reports.append(open_load(llm, work, rate_per_s or 0.7 * reports[0].requests_per_s))
