@@ -46,7 +46,7 @@ class CacheShape:
                           kv_bits: float = 16, utilization: float = UTILIZATION) -> int:
         """Requests of `context` tokens beside the weights; 0 also where the weights do not fit."""
         left = utilization * memory_bytes - self.parameters * weight_bits / 8
-        return max(0, int(left // self.request_bytes(context, kv_bits)))
+        return int(max(0.0, left) / self.request_bytes(context, kv_bits))
 
     def share_of_reads(self, requests: int, context: int, weight_bits: float = 16,
                        kv_bits: float = 16) -> float:
