@@ -42,11 +42,11 @@ def all_at_once(r: results.Recorder, seeds: int) -> None:
     tokens = sum(lengths)
     static = batching.static_steps(lengths, SLOTS)
     continuous = batching.continuous_steps(lengths, SLOTS)
-    r.value("requests", REQUESTS, unit="request")
+    r.value("requests", REQUESTS, unit="")
     r.value("slots", SLOTS, unit="")
-    r.value("tokens", tokens, unit="token")
-    r.value("static_passes", static, unit="step")
-    r.value("continuous_passes", continuous, unit="step")
+    r.value("tokens", tokens, unit="")
+    r.value("static_passes", static, unit="")
+    r.value("continuous_passes", continuous, unit="")
     r.value("static_utilisation", tokens / (SLOTS * static), unit="")
     r.value("continuous_utilisation", tokens / (SLOTS * continuous), unit="")
     r.value("ideal_gain", static / continuous, unit="")
@@ -105,10 +105,10 @@ def masks(r: results.Recorder) -> None:
     if not matcher.may_end:
         raise RuntimeError("the document is not complete by its own schema")
     r.table("mask", [("token", ""), ("allowed", "token"), ("forced", "")], rows)
-    r.value("mask_tokens", len(tokens), unit="token")
-    r.value("mask_forced", forced, unit="token")
+    r.value("mask_tokens", len(tokens), unit="")
+    r.value("mask_forced", forced, unit="")
     r.value("mask_forced_share", forced / len(tokens), unit="")
-    r.value("vocabulary", vocab, unit="token")
+    r.value("vocabulary", vocab, unit="")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

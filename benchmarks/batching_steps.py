@@ -70,9 +70,9 @@ def steps(r: results.Recorder, model: Model, sizes: Sequence[int], context: int,
             r.value(f"step_b{batch}", found, unit="s", note=note)
             r.value(f"rate_b{batch}", [batch / t for t in found], unit="token/s", note=note)
     r.table("step_by_batch", [("batch", "request"), ("time", "s"), ("rate", "token/s")], rows)
-    r.value("context", context, unit="token")
+    r.value("context", context, unit="")
     r.value("batch_gain", rows[-1][2] / rows[0][2], unit="")
-    r.value("largest_batch", max(sizes), unit="request")
+    r.value("largest_batch", max(sizes), unit="")
     rows = []
     for prompt in prompts:
         found = times(step(engine, 15, context, prompt))
@@ -81,7 +81,7 @@ def steps(r: results.Recorder, model: Model, sizes: Sequence[int], context: int,
             r.value("itl_alone" if prompt == 0 else "itl_with_prefill", found, unit="s",
                     note=f"15 decodes, context {context}")
     r.table("step_with_prefill", [("prompt", "token"), ("time", "s")], rows)
-    r.value("prefill_tokens", max(prompts), unit="token")
+    r.value("prefill_tokens", max(prompts), unit="")
     r.value("itl_growth", rows[-1][1] / rows[0][1], unit="")
     plan = step(engine, 32, min(context, needed * BLOCK // 32 // BLOCK * BLOCK))
     spans = [runner.Span(e.request.tokens[e.start :], e.start, e.request.block_table, True)
