@@ -169,6 +169,8 @@ function draw(svg, width, a, utilization) {
   const end = x(a.memory);
   text(`${withUnit(a.memory, BYTES)} of memory`, end, top - 11, {
     "text-anchor": end > 150 ? "end" : "start" });
+  svg.append(shape("rect", { class: "ix-bar-cut", x: left, y: top, height: tall,
+    width: Math.max(0, x(a.usable) - left) }));
   svg.append(shape("rect", { class: "ix-bar-cut", x: x(a.usable), y: top, height: tall,
     width: Math.max(0, x(a.memory) - x(a.usable)) }));
 
@@ -202,7 +204,7 @@ function draw(svg, width, a, utilization) {
     svg.append(shape("polyline", { class: bits === a.kvBits ? "ix-roof" : "ix-ghost",
       points: points.map(([c, u]) => `${gx(c)},${gy(u)}`).join(" ") }));
     const [c, u] = points[points.length - 1];
-    text(`${bits} bit`, gx(c) + 6, gy(u) + 4, bits === a.kvBits ? { "font-weight": 650 }
+    text(`${bits} bit`, gx(c) + 6, gy(u) + { 16: 9, 8: 4, 4: -1 }[bits], bits === a.kvBits ? { "font-weight": 650 }
       : { class: "ix-faint" });
   }
   const [px, py] = [gx(a.context), gy(a.users)];

@@ -32,19 +32,19 @@ def draw(theme):
     for block, length in enumerate(LENGTHS):
         ax.text(x + (block + 0.5) * width, 2.86, f"block of request {block}", fontsize=9,
                 ha="center")
-        ax.text(x + (block + 0.5) * width, 2.71 - 0.0, f"{length} tokens + 1", fontsize=9,
+        ax.text(x + (block + 0.5) * width, 2.72, f"{length} tokens + 1", fontsize=9,
                 ha="center", va="center", color=theme.muted)
     # One slot enlarged.
     slot = x + 2 * SLOT_W
-    theme.box(ax, (0.95, 0.3), 2.2, 0.66)
+    theme.box(ax, (0.95, 0.3), 2.4, 0.66)
     for head in range(3):
-        theme.box(ax, (1.02 + head * 0.71, 0.38), 0.66, 0.3, f"head {head}", size=8.6,
+        theme.box(ax, (1.03 + head * 0.76, 0.38), 0.7, 0.3, f"head {head}", size=8.6,
                   color=theme.blue, rounding=0.03)
-    ax.text(1.02, 0.82, "one slot of k: 3 heads × 64 features", fontsize=8.8, va="center")
-    for corner in (0.95, 3.15):
+    ax.text(1.02, 0.82, "a slot of k: 3 heads × 64 features", fontsize=8.8, va="center")
+    for corner in (0.95, 3.35):
         ax.plot([corner, slot if corner < 1 else slot + SLOT_W], [0.96, 1.25], color=theme.muted,
                 linewidth=0.8)
-    lx = 3.65
+    lx = 3.75
     for i, (color, words) in enumerate((
         (theme.vermilion, "written by this step, then read"),
         (theme.sky, "read by this step"),

@@ -29,10 +29,9 @@ def draw(theme):
         size = memory.kv_bytes_per_token(replace(model, num_kv_heads=heads))
         users = [room / (c * size) for c in contexts]
         right.plot(contexts, users, color=color, linestyle=style)
-        right.annotate(name, (contexts[22], users[22]), (-5, -3), textcoords="offset points",
-                       fontsize=9, color=color, ha="right", va="top")
+        theme.label_lines(right, [(contexts[-1], users[-1], name, color)])
     right.set(xscale="log", yscale="log", xlabel="context of each request", ylabel="requests",
-              ylim=(0.7, 30_000), title=f"that fit on one {device.name.split()[1]}")
+              xlim=(100, 9e5), ylim=(0.3, 30_000), title=f"that fit on one {device.name.split()[1]}")
     right.set_yticks([1, 10, 100, 1000, 10_000], ["1", "10", "100", "1,000", "10,000"])
     for ax in (left, right):
         ax.set_xticks([128, 1024, 8192, 65536], ["128", "1k", "8k", "64k"])
