@@ -3,4 +3,4 @@
 Those that need no GPU are named here; all others are steps of `make gpu` (benchmarks/gpu.py).
 """
 
-CPU_ONLY = ("generate_cpu", "labs")
+CPU_ONLY = ("generate_cpu", "labs", "scheduler_overhead", "throughput_cpu")

@@ -48,6 +48,8 @@ STEPS: tuple[Step, ...] = (
     Step("latent_attention", "benchmarks.latent_attention", 7, "latent attention in three forms"),
     Step("paging", "benchmarks.paging", 8, "time to first token, cold and with a cached prefix"),
     Step("batching_steps", "benchmarks.batching_steps", 10, "steps over the batch, with a prefill"),
+    Step("throughput", "benchmarks.throughput", 10, "256 requests, and one alone, 0.6B and 8B",
+         minutes=8),
 )
 
 
