@@ -140,7 +140,7 @@ function draw(svg, width, data, step) {
   const columns = width < 560 ? 5 : numBlocks;
   const gap = 8;
   const w = Math.min(86, (width - gap * (columns - 1)) / columns);
-  const h = 62;
+  const h = 80;
   heading("the pool", 12);
   let top = 20;
   for (let b = 0; b < numBlocks; b += 1) {
@@ -158,8 +158,9 @@ function draw(svg, width, data, step) {
   const chip = Math.min(34, (width - 150) / 6 - 4);
   ids.forEach((id, i) => {
     const y = top + 10 + i * 32;
-    svg.append(shape("rect", { x: 0, y, width: 34, height: 24, rx: 4, style: `fill: ${colour(id)}` }));
-    text(id, 17, y + 17, { "text-anchor": "middle", "font-weight": 650, style: "fill: var(--infero-card)" });
+    svg.append(shape("rect", { x: 1, y, width: 33, height: 24, rx: 4,
+      style: `fill: ${colour(id)}; fill-opacity: 0.26; stroke: ${colour(id)}` }));
+    text(id, 17, y + 17, { "text-anchor": "middle", "font-weight": 650 });
     frame.tables[id].forEach((b, k) => {
       const x = 44 + k * (chip + 4);
       const fresh = !(before.tables[id] ?? []).includes(b);
@@ -197,10 +198,12 @@ function block(svg, { x, y, w, h, b, ids, count, frame, before, blockSize, copie
   const named = frame.named[b];
   const changed = frame.refs[b] !== before.refs[b] || frame.names[b] !== before.names[b];
   const free = ids.length === 0;
+  const stripe = (h - 22) / Math.max(1, ids.length); // the dots have the rest
   ids.forEach((id, i) => {
-    svg.append(shape("rect", { x, y: y + (i * h) / ids.length, width: w, height: h / ids.length,
+    svg.append(shape("rect", { x, y: y + i * stripe, width: w,
+      height: i === ids.length - 1 ? h - i * stripe : stripe,
       style: `fill: ${colour(id)}; fill-opacity: 0.26` }));
-    svg.append(shape("text", { x: x + 6, y: y + (i * h) / ids.length + Math.min(17, h / ids.length - 3),
+    svg.append(shape("text", { x: x + 6, y: y + i * stripe + Math.min(17, stripe - 3),
       "font-size": ids.length > 2 ? 11 : 12.5, "font-weight": 650 }, id));
   });
   svg.append(shape("rect", { x, y, width: w, height: h, rx: 5,
