@@ -48,7 +48,8 @@ class Request:
         left = self.max_new_tokens - (known - self.prompt_len)
         if self.verifying or left <= 0:
             return 0  # the first waits for its commit, the second is about to end
-        return known + min(len(self.drafts), left - 1) - self.computed - self.in_flight
+        drafts = 0 if self.pending else min(len(self.drafts), left - 1)
+        return known + drafts - self.computed - self.in_flight
 
 
 @dataclass

@@ -295,7 +295,7 @@ class Scheduler:
         copies = computed < len(table) * size  # a shared block that will be written into
         fits = may_admit(whole - len(table) + copies, len(pool.free), self.watermark,
                          len(self.running))
-        chunk = min(len(request.tokens) - computed, self.config.max_chunk or room)
+        chunk = len(request.tokens) - computed
         if not fits or (not self.config.chunked_prefill and chunk > room):
             pool_module.release(pool, table)
             return 0

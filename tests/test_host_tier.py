@@ -1,4 +1,4 @@
-"""The host tier: a least-recently-used home for prefixes that the pool gave up, and swapping by it."""
+"""The host tier: a least-recently-used home for prefixes that the pool gave up, and swapping."""
 
 from __future__ import annotations
 

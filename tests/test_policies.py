@@ -1,4 +1,4 @@
-"""Who goes next: the keys of the three policies, and that ageing keeps them from starving anyone."""
+"""Who goes next: the keys of the three policies, and that ageing starves nobody."""
 
 from __future__ import annotations
 

@@ -243,7 +243,7 @@ def test_the_checker_notices(harm: str) -> None:
         pool.block_of[b"leads nowhere"] = table[1]
     elif harm == "freed":
         pool.free[table[0]] = None
-    with pytest.raises(AssertionError, match="block|digest|free"):
+    with pytest.raises(AssertionError, match=r"block|digest|free"):
         p.check_integrity(pool, tables)
 
 
