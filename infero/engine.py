@@ -144,10 +144,13 @@ class Engine:
         cache, ends with "length". Raises PromptError or ParameterError, and then queues nothing.
         """
         params = params or SamplingParams()
-        if id in self._groups:
-            raise ParameterError(f"Request id {id!r} is in use; ids of requests that have not "
-                                 "ended must differ.")
+        names = [id] if params.n == 1 else [f"{id}:{i}" for i in range(params.n)]
+        if id in self._groups or any(name in self.scheduler.requests for name in names):
+            raise ParameterError(f"Request id {id!r} is in use (completion i of several is called "
+                                 "ID:i); ids of requests that have not ended must differ.")
+        prompt = generate.as_ids(prompt)
         generate.check_prompt(self.model.config, prompt, 1)
+        generate.check_params(self.model.config, params)
         room = min(self.max_model_len - len(prompt),
                    self.scheduler.capacity - len(prompt) + 1)
         if room < 1:
@@ -171,8 +174,8 @@ class Engine:
                 Metrics(len(prompt)),
             )
             group.append(Request(
-                id if params.n == 1 else f"{id}:{index}", list(prompt), len(prompt),
-                params.max_tokens, arrival_s, priority, expected_tokens, salt.encode(),
+                names[index], list(prompt), len(prompt), params.max_tokens, arrival_s,
+                priority, expected_tokens, salt.encode(),
                 parent=group[0] if group else None, state=state))
         for request in group:
             self.scheduler.add(request)
@@ -251,7 +254,8 @@ class Engine:
             state.metrics.token_times_s.append(now_s - request.arrival_s)
         if chunk.finish_reason is not None:
             metrics = state.metrics
-            metrics.queue_s = (request.scheduled_s or now_s) - request.arrival_s
+            first_s = now_s if request.scheduled_s is None else request.scheduled_s
+            metrics.queue_s = first_s - request.arrival_s
             metrics.cached_tokens = request.cached_tokens
             metrics.preemptions = request.preemptions
             chunk.metrics = metrics
@@ -274,6 +278,7 @@ class Engine:
         cached = {id: by_id[id].cached_tokens for id in plan.admitted if id in by_id}
         stats.cached_tokens += sum(
             n for id, n in cached.items() if by_id[id].preemptions == 0)
+        aborted, self._aborted = self._aborted, []  # on_step may abort more
         if self.on_step is None:
             return
         free = scheduler.pool.free
@@ -285,9 +290,8 @@ class Engine:
               "blocks": table} for e, table in zip(plan.entries, tables, strict=True)],
             plan.admitted, plan.preempted,
             [e.request.id for e in plan.entries if e.request.status == "finished"],
-            self._aborted, [asdict(copy) for copy in plan.copies], cached,
+            aborted, [asdict(copy) for copy in plan.copies], cached,
             {id: by_id[id].arrival_s for id in cached}))
-        self._aborted = []
 
     # ------------------------------------------------------------ state
 

@@ -6,7 +6,9 @@ Lab 7, where the reader also writes the contiguous KV cache that it uses.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +17,7 @@ from infero import grammar
 from infero import logits as logits_module
 from infero import model as model_module
 from infero.cache import contiguous
-from infero.errors import PromptError
+from infero.errors import ParameterError, PromptError
 from infero.model import Model, ModelConfig
 from infero.outputs import Logprob
 from infero.sampling import SamplingParams
@@ -92,6 +94,27 @@ class Picker:
         return logits_module.logprobs(self.last_logits[None], [self.state], [token])[0]
 
 
+def as_ids(prompt: Sequence[Any]) -> list[int]:
+    """The prompt as plain integers: numpy's and torch's are taken, anything else is named."""
+    ids = []
+    for token in prompt:
+        try:
+            ids.append(operator.index(token))
+        except TypeError:
+            raise PromptError(f"A prompt of token ids holds {token!r}, which is no integer; give "
+                              "whole numbers, or the text itself.") from None
+    return ids
+
+
+def check_params(config: ModelConfig, params: SamplingParams) -> None:
+    """Raise ParameterError where a token id among the parameters is outside the vocabulary."""
+    for name, ids in (("logit_bias", params.logit_bias), ("stop_token_ids", params.stop_token_ids)):
+        for token in ids:
+            if not 0 <= token < config.vocab_size:
+                raise ParameterError(f"{name} names token {token}, which is outside the "
+                                     f"vocabulary of {config.vocab_size} entries; leave it away.")
+
+
 def check_prompt(config: ModelConfig, prompt: list[int], max_new_tokens: int = 0) -> None:
     """Raise PromptError unless the prompt fits the model's vocabulary and context."""
     if not prompt:
@@ -123,6 +146,7 @@ def stream(model: Model, prompt: list[int], params: SamplingParams, *, use_cache
     token, if one ends the request, is not yielded.
     """
     check_prompt(model.config, prompt, params.max_tokens)
+    check_params(model.config, params)
     stops = stop_tokens_of(model, params)
     if picker is None:
         picker = Picker(model, params, prompt, stops)

@@ -146,7 +146,7 @@ class LLM:
 
     def encode(self, prompt: Prompt) -> list[int]:
         """Token ids of a prompt; a list of ids is passed through."""
-        return self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
+        return self.tokenizer.encode(prompt) if isinstance(prompt, str) else loops.as_ids(prompt)
 
     # ------------------------------------------------------------ through the engine
 
@@ -186,6 +186,7 @@ class LLM:
     def _sequential(self, ids: list[int], params: SamplingParams, index: int) -> Iterator[Chunk]:
         """The loops of chapters 1 and 7, one request alone."""
         loops.check_prompt(self.model.config, ids, 1)
+        loops.check_params(self.model.config, params)
         # A request may ask for more than the context holds: it then ends there, with "length".
         room = self.model.config.max_context - len(ids)
         params = replace(params, max_tokens=min(params.max_tokens, room),

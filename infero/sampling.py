@@ -305,5 +305,5 @@ def log_probabilities(logits: Tensor, tokens: Tensor, alternatives: int
     [rows, alternatives]), in nats, of the raw distribution: before temperature and truncation.
     """
     logp = logits.float().log_softmax(dim=-1)
-    values, ids = logp.topk(alternatives, dim=-1)
+    values, ids = logp.topk(min(alternatives, logp.shape[-1]), dim=-1)
     return logp.gather(-1, tokens[:, None])[:, 0], ids, values
