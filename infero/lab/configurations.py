@@ -72,6 +72,31 @@ def paged() -> None:
     llm.generate([prompt, [*prompt, 7]], params)
 
 
+def scheduled(**config: object) -> None:
+    """Four requests through an engine that holds two of them at a time."""
+    from infero.llm import LLM
+    from infero.sampling import SamplingParams
+
+    params = SamplingParams(temperature=0.0, max_tokens=6, ignore_eos=True)
+    llm = LLM(tiny_model(), block_size=4, max_num_seqs=2, max_num_batched_tokens=16, **config)
+    llm.generate([[i] * 6 for i in range(1, 5)], params)
+
+
+def sjf() -> None:
+    """Shortest job first, two requests at a time."""
+    scheduled(policy="sjf", num_blocks=32)
+
+
+def priority() -> None:
+    """By priority, two requests at a time."""
+    scheduled(policy="priority", num_blocks=32)
+
+
+def tight() -> None:
+    """A pool of four blocks of four: two requests start, and one of them must be preempted."""
+    scheduled(num_blocks=4, watermark=0.0)
+
+
 def sampled() -> None:
     """With the cache, temperature 0.8, top-k 8 and top-p 0.9."""
     generate(use_cache=True, temperature=0.8)
@@ -108,6 +133,9 @@ CONFIGURATIONS: dict[str, Callable[[], None]] = {
     "naive": naive,
     "cached": cached,
     "paged": paged,
+    "sjf": sjf,
+    "priority": priority,
+    "tight": tight,
     "sampled": sampled,
     "roofline": roofline,
     "bench": bench,

@@ -59,6 +59,7 @@ LABS: tuple[Lab, ...] = (
     Lab("03", "03_measuring_honestly", "Measuring honestly", minutes=90),
     Lab("07", "07_the_kv_cache", "The KV cache", minutes=80),
     Lab("08", "08_paged_attention", "PagedAttention and prefix caching", minutes=90),
+    Lab("11", "11_scheduling", "Scheduling", minutes=80),
 )
 
 _LAB01 = "infero.lab.checks.lab01"
@@ -66,6 +67,7 @@ _LAB02 = "infero.lab.checks.lab02"
 _LAB03 = "infero.lab.checks.lab03"
 _LAB07 = "infero.lab.checks.lab07"
 _LAB08 = "infero.lab.checks.lab08"
+_LAB11 = "infero.lab.checks.lab11"
 
 PIECES: tuple[Piece, ...] = (
     # Lab 1: from prompt to token.
@@ -317,6 +319,49 @@ PIECES: tuple[Piece, ...] = (
         check=f"{_LAB08}:copy_on_write",
         configuration="paged",
         points=15,
+    ),
+    # Lab 11: scheduling.
+    Piece(
+        "infero.policies.shortest_first",
+        lab="11",
+        exercise="1",
+        title="Shortest job first, with ageing",
+        check=f"{_LAB11}:shortest_first",
+        configuration="sjf",
+    ),
+    Piece(
+        "infero.policies.priority_first",
+        lab="11",
+        exercise="2",
+        title="Priority, with ageing",
+        check=f"{_LAB11}:priority_first",
+        configuration="priority",
+        points=5,
+    ),
+    Piece(
+        "infero.scheduler.share_budget",
+        lab="11",
+        exercise="3",
+        title="Sharing a step's token budget",
+        check=f"{_LAB11}:share_budget",
+        configuration="paged",
+        points=20,
+    ),
+    Piece(
+        "infero.scheduler.pick_victim",
+        lab="11",
+        exercise="4",
+        title="Who gives up its blocks",
+        check=f"{_LAB11}:pick_victim",
+        configuration="tight",
+    ),
+    Piece(
+        "infero.scheduler.may_admit",
+        lab="11",
+        exercise="5",
+        title="Whether a request may start",
+        check=f"{_LAB11}:may_admit",
+        configuration="paged",
     ),
 )
 
