@@ -72,6 +72,23 @@ def paged() -> None:
     llm.generate([prompt, [*prompt, 7]], params)
 
 
+def constrained() -> None:
+    """Two requests at once, one of which may only use some tokens."""
+    from infero.llm import LLM
+    from infero.sampling import SamplingParams
+
+    free = SamplingParams(seed=3, max_tokens=6, ignore_eos=True)
+    bound = SamplingParams(seed=3, max_tokens=6, ignore_eos=True, allowed_token_ids=[4, 9, 31])
+    LLM(tiny_model(), kv_memory_bytes=1 << 20).generate([[1, 2, 3], [1, 2, 3]], [free, bound])
+
+
+def batching() -> None:
+    """The ideal gain that `infero bench throughput` prints beside the measured one."""
+    from infero import batching as module
+
+    module.ideal_gain([4, 9, 2, 7, 3, 8, 5, 2], slots=4)
+
+
 def scheduled(**config: object) -> None:
     """Four requests through an engine that holds two of them at a time."""
     from infero.llm import LLM
@@ -133,6 +150,8 @@ CONFIGURATIONS: dict[str, Callable[[], None]] = {
     "naive": naive,
     "cached": cached,
     "paged": paged,
+    "constrained": constrained,
+    "batching": batching,
     "sjf": sjf,
     "priority": priority,
     "tight": tight,

@@ -59,6 +59,7 @@ LABS: tuple[Lab, ...] = (
     Lab("03", "03_measuring_honestly", "Measuring honestly", minutes=90),
     Lab("07", "07_the_kv_cache", "The KV cache", minutes=80),
     Lab("08", "08_paged_attention", "PagedAttention and prefix caching", minutes=90),
+    Lab("10", "10_continuous_batching", "Continuous batching", minutes=80),
     Lab("11", "11_scheduling", "Scheduling", minutes=80),
 )
 
@@ -67,6 +68,7 @@ _LAB02 = "infero.lab.checks.lab02"
 _LAB03 = "infero.lab.checks.lab03"
 _LAB07 = "infero.lab.checks.lab07"
 _LAB08 = "infero.lab.checks.lab08"
+_LAB10 = "infero.lab.checks.lab10"
 _LAB11 = "infero.lab.checks.lab11"
 
 PIECES: tuple[Piece, ...] = (
@@ -318,6 +320,42 @@ PIECES: tuple[Piece, ...] = (
         title="Copy a shared block before writing into it",
         check=f"{_LAB08}:copy_on_write",
         configuration="paged",
+        points=15,
+    ),
+    # Lab 10: continuous batching.
+    Piece(
+        "infero.batching.static_steps",
+        lab="10",
+        exercise="1a",
+        title="Passes of static batching",
+        check=f"{_LAB10}:static_steps",
+        configuration="batching",
+        points=5,
+    ),
+    Piece(
+        "infero.batching.continuous_steps",
+        lab="10",
+        exercise="1b",
+        title="Passes of continuous batching",
+        check=f"{_LAB10}:continuous_steps",
+        configuration="batching",
+    ),
+    Piece(
+        "infero.runner.pack",
+        lab="10",
+        exercise="2",
+        title="Requests end to end, without padding",
+        check=f"{_LAB10}:pack",
+        configuration="paged",
+        points=20,
+    ),
+    Piece(
+        "infero.sampling.token_mask",
+        lab="10",
+        exercise="3",
+        title="Forbid what the grammar forbids",
+        check=f"{_LAB10}:token_mask",
+        configuration="constrained",
         points=15,
     ),
     # Lab 11: scheduling.
