@@ -282,8 +282,10 @@ def _take(chunks: Sequence[Chunk], run: Run, left: list[int], ends: list[bool]) 
 def warm_up(engine: Engine, job: Job, tokens: int = 4) -> None:
     """A few steps of the job's own shape, so that nothing is done for the first time later."""
     n = min(len(job.prompts), engine.config.max_num_seqs)
-    continuous(engine, replace(job, prompts=job.prompts[:n],
-                               lengths=[min(tokens, k) for k in job.lengths[:n]]))
+    run = continuous(engine, replace(job, prompts=job.prompts[:n],
+                                     lengths=[min(tokens, k) for k in job.lengths[:n]]))
+    if run.stopped:
+        raise KeyboardInterrupt
 
 
 # ---------------------------------------------------------------- comparing

@@ -154,7 +154,7 @@ def demonstration() -> Run:
                 engine.add_request(
                     f"request {i + 1}", (system + own[:12]) if i % 2 else own,
                     SamplingParams(temperature=0.0, max_tokens=draw.randint(6, 36),
-                                   ignore_eos=True, n=2 if i == 4 else 1))
+                                   ignore_eos=True, n=2 if i == 13 else 1))
             while engine.has_unfinished():
                 engine.step()
                 if engine.stats.steps == 30:
