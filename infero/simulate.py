@@ -234,7 +234,7 @@ class Run:
 
 @dataclass
 class FairQueue:
-    """A virtual token counter (Sheng et al., arXiv:2401.00588) in front of the scheduler.
+    """Virtual token counters (arXiv:2401.00588) in front of the scheduler.
 
     Each tenant's counter grows by what it is served: a prompt token counts `prompt_weight`, an
     output token `output_weight`. The next request handed over is of the waiting tenant whose

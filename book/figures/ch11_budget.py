@@ -15,9 +15,9 @@ def draw(theme):
     ax.axhline(floor, color=theme.muted, linestyle="--", linewidth=1.2)
     ax.text(2080, floor - 1.2, "decode alone", ha="right", va="top", fontsize=9, color=theme.ink)
     ax.axhline(25, color=theme.vermilion, linestyle=":", linewidth=1.4)
-    ax.text(20, 26, "a limit of 25 ms", ha="left", va="bottom", fontsize=9, color=theme.ink)
-    theme.note(ax, "prefill that costs\nalmost nothing", (250, 9.8), (20, 42))
-    theme.note(ax, "arithmetic sets the pace:\neach token costs the same", (1300, 35.2), (20, -26))
+    ax.text(2080, 24.2, "a limit of 25 ms", ha="right", va="top", fontsize=9, color=theme.ink)
+    theme.note(ax, "prefill that costs\nalmost nothing", (250, 9.8), (-24, 62))
+    theme.note(ax, "arithmetic sets the pace:\neach token costs the same", (1300, 35.2), (-150, 44))
     ax.set(xlabel="tokens in the step (32 of them decode)", ylabel="step time (ms)",
            xlim=(0, 2100), ylim=(0, 62))
     ax.set_xticks([0, 256, 512, 1024, 1536, 2048])

@@ -16,7 +16,8 @@ def draw(theme):
         left.plot([r["ttft"] for r in mine], [r["percentile"] for r in mine], style,
                   color=theme.palette[color], label=name)
     left.set(xscale="log", xlabel="time to first token (s)", ylabel="per cent of the requests",
-             title="A burst, by policy", ylim=(0, 101))
+             title="A burst, by policy", ylim=(0, 148))
+    left.set_yticks([0, 20, 40, 60, 80, 100])
     left.set_xticks([0.01, 0.1, 1, 10], ["0.01", "0.1", "1", "10"])
     left.legend(loc="upper left", fontsize=8.5)
 

@@ -26,7 +26,7 @@ def draw(theme):
     for name, values, mark, color in lines:
         ax.plot(lengths, [1e3 * v for v in values], mark, color=color, markersize=4, label=name)
     ax.set(xscale="log", yscale="log", xlabel="tokens in the preempted request's cache",
-           ylabel="time until it goes on (ms)", ylim=(0.05, 600))
+           ylabel="time until it goes on (ms)", ylim=(0.02, 900))
     ax.set_xticks([16, 64, 256, 1024, 4096], ["16", "64", "256", "1,024", "4,096"])
     ax.set_yticks([0.1, 1, 10, 100], ["0.1", "1", "10", "100"])
     ax.minorticks_off()

@@ -22,12 +22,12 @@ def draw(theme):
                   zip(one.token_times_s[1:], one.itl_s, strict=True) if -0.06 < t - START_S < 0.42]
         left.plot([1e3 * t for t, _ in points], [1e3 * gap for _, gap in points], mark,
                   color=theme.palette[color], markersize=3.5, linewidth=1.2,
-                  label="no chunks" if whole else f"budget {budget:,}")
+                  drawstyle="steps-pre", label="no chunks" if whole else f"budget {budget:,}")
     left.set(yscale="log", xlabel="ms after the prompt arrives", ylabel="gap before the token (ms)",
              title="A reader beside a long prompt")
     left.set_yticks([10, 20, 50, 100, 200], ["10", "20", "50", "100", "200"])
     left.minorticks_off()
-    left.legend(loc="upper right")
+    left.legend(loc="upper left", fontsize=8.5, bbox_to_anchor=(0.0, 0.98))
 
     rows = results.table("amd-epyc-2c/scheduling/stall").records()
     for row in rows:
