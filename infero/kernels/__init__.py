@@ -17,7 +17,7 @@ from infero import model
 from infero.kernels import packed, paged_attention, torch_ops
 
 if TYPE_CHECKING:
-    from infero.model import Batch
+    from infero.model import Batch, Model
 
 _PLAIN = vars(model)  # the model module's names, read at call time
 
@@ -67,3 +67,14 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """x [tokens, in] times weight [out, in] transposed, plus bias."""
     return packed.linear(x, weight, bias)
+
+
+def prepare(model: Model) -> int:
+    """Make now what the first step would make, and say how many bytes it takes.
+
+    Call it before the KV cache takes what memory is left. On a CPU these are packed weights.
+    """
+    weights = [model.head]
+    for layer in model.layers:
+        weights += [layer.qkv, layer.o, layer.gate_up, layer.down]
+    return sum(weight.nbytes for weight in weights if packed.of(weight) is not None)

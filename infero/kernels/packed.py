@@ -10,7 +10,7 @@ bound by reading weights at all.
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -38,9 +38,6 @@ class Packed:
         return type(None), ()
 
 
-UNDECIDED: Any = object()
-
-
 def packable(weight: Tensor) -> bool:
     """Whether a packed copy of this weight would work, pay and fit."""
     return (weight.device.type == "cpu" and weight.dtype in DTYPES and weight.dim() == 2
@@ -51,14 +48,18 @@ def packable(weight: Tensor) -> bool:
             and memory.free_memory_bytes(weight.device) > KEEP_FREE + weight.nbytes)
 
 
+def of(weight: Tensor) -> Packed | None:
+    """The packed copy of a weight as it is now, made where it pays."""
+    packed: Packed | Literal[False] | None = getattr(weight, "packed", None)
+    if packed is None or (packed is not False and packed.version != weight._version):
+        packed = Packed(weight) if packable(weight) else False
+        weight.packed = packed  # type: ignore[attr-defined]
+    return packed or None
+
+
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """x [tokens, in] times weight [out, in] transposed, plus bias: [tokens, out]."""
-    if weight.is_cuda or x.requires_grad:
-        return F.linear(x, weight, bias)
-    packed: Packed | None = getattr(weight, "packed", UNDECIDED)
-    if packed is UNDECIDED or (packed is not None and packed.version != weight._version):
-        packed = Packed(weight) if packable(weight) else None
-        weight.packed = packed  # type: ignore[attr-defined]
-    if packed is None:
+    trained = x.requires_grad or weight.requires_grad
+    if weight.is_cuda or trained or (packed := of(weight)) is None:
         return F.linear(x, weight, bias)
     return torch.ops.mkldnn._linear_pointwise(x, packed.tensor, bias, "none", [], "")
