@@ -1,5 +1,7 @@
 """Shares of the KV cache under four ways of giving it out (chapter 8)."""
 
+from matplotlib.colors import to_rgba
+
 from infero import results
 
 SOURCE = "amd-epyc-2c/fragmentation/waste"
@@ -24,8 +26,10 @@ def draw(theme):
     left = [0.0] * len(rows)
     for name, label, color, hatch in parts:
         width = [100 * row[name] for row in rows]
-        ax.barh(y, width, left=left, height=0.62, color=color, hatch=hatch, label=label,
-                edgecolor=theme.muted if name == "free" else theme.page, linewidth=0.6)
+        bars = ax.barh(y, width, left=left, height=0.62, color=color, hatch=hatch, label=label,
+                       edgecolor=theme.muted if name == "free" else theme.page, linewidth=0.6)
+        for bar in bars:
+            bar._hatch_color = to_rgba(theme.page, 0.75)  # hatches in the colour of the page
         left = [a + b for a, b in zip(left, width, strict=True)]
     for at, row in zip(y, rows, strict=True):
         share = 100 * row["stored"]
