@@ -104,9 +104,13 @@ def test_the_stub_stands_alone(path: Path, exercise: notebooks.Exercise) -> None
     assert mistake.key == "unfinished", mistake.words
 
 
+GIVEN = {"infero.cache.contiguous.next_batch"}  # serves labs 1 to 6 until lab 7 has it written
+
+
 @labs
 def test_no_piece_of_a_later_lab(path: Path) -> None:
-    later = {p.attribute: p for p in pieces.PIECES if p.lab > notebooks.number_of(path)}
+    later = {p.attribute: p for p in pieces.PIECES
+             if p.lab > notebooks.number_of(path) and p.name not in GIVEN}  # fmt: skip
     modules = {p.module.rpartition(".")[2] for p in later.values()}
     for cell in notebooks.code_cells(notebooks.read(path)):
         for node in ast.walk(ast.parse(plain(cell.source))):
