@@ -159,23 +159,23 @@ def together(batch: Batch, n: int, chosen: list[tuple[int, int, int]], window: i
     size, device = batch.block_size, batch.positions.device
     contexts = [batch.context_lens[r] for _, r, _ in chosen]
     ids = [row + i for _, _, row in chosen for i in range(n)]
-    rows = consecutive(ids) or torch.tensor(ids, device=device)
+    rows = consecutive(ids) or sent(ids, device)
     slot = first_slot(batch, chosen[0][1]) if len(chosen) == 1 else None
     if slot is not None:
         low = first_seen(contexts[0], n, window)
         keys = Keys(slice(slot + low, slot + contexts[0]), 1, contexts[0] - low)
         if n == 1:  # it sees them all
             return Together(rows, n, keys, None)
-        first = torch.tensor([[low]], device=device)
+        first = sent([low], device)[:, None]
     else:
         length = max(slots for slots, _, _ in chosen)
-        blocks = torch.tensor([first_seen(c, n, window) // size for c in contexts], device=device)
-        request = torch.tensor([r for _, r, _ in chosen], device=device)
+        blocks = sent([first_seen(c, n, window) // size for c in contexts], device)
+        request = sent([r for _, r, _ in chosen], device)
         column = blocks[:, None] + torch.arange(-(-length // size), device=device)
         column.clamp_(max=batch.block_tables.shape[1] - 1)
         keys = Keys(batch.block_tables[request[:, None], column].flatten(), len(chosen), length)
         first = blocks[:, None] * size
-    i = torch.tensor(contexts, device=device)[:, None] - n + torch.arange(n, device=device)
+    i = sent(contexts, device)[:, None] - n + torch.arange(n, device=device)
     j = first + torch.arange(keys.length, device=device)
     mask = additive(i.repeat_interleave(group, 1), j[:, None], window, dtype)
     return Together(rows, n, keys, mask[:, None])
@@ -207,6 +207,11 @@ def additive(i: Tensor, j: Tensor, window: int | None, dtype: torch.dtype) -> Te
     if window is not None:
         hidden |= j <= i - window
     return torch.zeros(hidden.shape, dtype=dtype, device=i.device).masked_fill_(hidden, -math.inf)
+
+
+def sent(numbers: list[int], device: torch.device) -> Tensor:
+    """A tensor on the device; the host does not wait for the copy."""
+    return torch.tensor(numbers).to(device, non_blocking=True)
 
 
 def consecutive(numbers: list[int]) -> slice | None:
