@@ -41,7 +41,7 @@ def stored_heads(c: MLAConfig, given: list[Tensor]) -> tuple[Tensor, Tensor, Ten
     """q [heads, 1, dim + rope], k [heads, context, dim + rope], v [heads, context, v_dim]."""
     q, q_rope, latent, k_rope, w_uk, w_uv = given
     k = torch.empty(c.heads, len(latent), c.dim + c.rope_dim, dtype=q.dtype, device=q.device)
-    torch.matmul(latent, w_uk.transpose(1, 2), out=k[..., : c.dim])
+    k[..., : c.dim] = torch.matmul(latent, w_uk.transpose(1, 2))
     k[..., c.dim :] = k_rope
     v = torch.matmul(latent, w_uv.transpose(1, 2))
     return torch.cat((q, q_rope), dim=-1).transpose(0, 1).contiguous(), k, v
