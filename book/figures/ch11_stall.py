@@ -27,7 +27,8 @@ def draw(theme):
              title="A reader beside a long prompt")
     left.set_yticks([10, 20, 50, 100, 200], ["10", "20", "50", "100", "200"])
     left.minorticks_off()
-    left.legend(loc="upper left", fontsize=8.5, bbox_to_anchor=(0.0, 0.98))
+    left.set_xlim(-70, 640)
+    left.legend(loc="upper right", fontsize=8.5)
 
     rows = results.table("amd-epyc-2c/scheduling/stall").records()
     for row in rows:
