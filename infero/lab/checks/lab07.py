@@ -186,22 +186,22 @@ def _judge_batch(c: Check, got: Any, starts: list[int], query_lens: list[int],
 
     c.expect_equal(got.positions, ints(positions), axes=("token",), what=f"positions ({told})",
                    known={
-        "positions-from-zero": ("positions count from 0 for every request; they go on where the "
+        "positions-from-zero": ("Positions count from 0 for every request; they go on where the "
                                 f"request stands ({told}).", ints(inside)),
-        "positions-across-requests": ("positions count through the whole step; each request has "
+        "positions-across-requests": ("Positions count through the whole step; each request has "
                                       f"its own ({told}).", torch.arange(len(positions))),
-        "positions-from-one": (f"every position is one too large ({told}).",
+        "positions-from-one": (f"Every position is one too large ({told}).",
                                ints([p + 1 for p in positions])),
     })
     c.expect_equal(got.slots, ints([o * size + p for o, p in zip(owner, positions, strict=True)]),
                    axes=("token",), what=f"slots ({told})", known={
-        "slots-are-positions": ("the slots are the positions: all requests write into block 0. "
+        "slots-are-positions": ("The slots are the positions: all requests write into block 0. "
                                 f"Request r owns the slots from r * block_size on ({told}).",
                                 ints(positions)),
-        "slots-from-zero": ("the slots forget where a request stands: a new token overwrites an "
+        "slots-from-zero": ("The slots forget where a request stands: a new token overwrites an "
                             f"old one ({told}).",
                             ints([o * size + t for o, t in zip(owner, inside, strict=True)])),
-        "slots-packed": ("the slots follow each other without regard to blocks: request r's block "
+        "slots-packed": ("The slots follow each other without regard to blocks: request r's block "
                          f"begins at r * block_size ({told}).", torch.arange(len(positions))),
     })
     c.expect_equal(got.block_tables, torch.arange(len(starts))[:, None],
@@ -233,21 +233,21 @@ def kv_bytes_per_token(c: Check) -> None:
                        for _ in range(s.num_kv_heads))
             got = c.call(s, width)
             compare(c, got, want, {
-                "query-heads": ("you count num_heads; keys and values have num_kv_heads, and that "
+                "query-heads": ("You count num_heads; keys and values have num_kv_heads, and that "
                                 "is what grouped heads are for",
                                 want * s.num_heads // s.num_kv_heads),
-                "keys-only": ("a key and a value are kept, so there are two vectors", want / 2),
-                "one-layer": ("this is one layer; every layer keeps its own", want / s.num_layers),
-                "no-head-dim": ("you count vectors, not their numbers: head_dim is missing",
+                "keys-only": ("A key and a value are kept, so there are two vectors", want / 2),
+                "one-layer": ("This is one layer; every layer keeps its own", want / s.num_layers),
+                "no-head-dim": ("You count vectors, not their numbers: head_dim is missing",
                                 want / s.head_dim),
-                "elements-not-bytes": ("you count numbers and not bytes", want / width),
-                "fixed-width": ("the width of a number is fixed at 2 bytes; use bytes_per_element",
+                "elements-not-bytes": ("You count numbers and not bytes", want / width),
+                "fixed-width": ("The width of a number is fixed at 2 bytes; use bytes_per_element",
                                 want * 2 / width),
                 "bits-not-bytes": ("bytes_per_element is in bytes already", want / 8),
-                "hidden-size": ("a layer's keys are as wide as the hidden state only where every "
+                "hidden-size": ("A layer's keys are as wide as the hidden state only where every "
                                 "query head has its own; here num_kv_heads * head_dim",
                                 2 * s.num_layers * s.hidden_size * width),
-                "kib": ("bytes are asked for, not KiB", want / 1024),
+                "kib": ("Bytes are asked for, not KiB", want / 1024),
             }, what=f"the size of a token at {width} bytes a number")
             c.expect(isinstance(got, int), "wrong-type",
                      f"{got!r} is a {type(got).__name__}; memory comes in whole bytes (int).")
