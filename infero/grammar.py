@@ -229,8 +229,12 @@ class _Compiled:
         if not eos_ids:
             raise ParameterError("This model names no end-of-sequence token, so a constrained "
                                  "output could never end.")
-        self._tokenizer = self._library.LLTokenizer(
-            tokenizer.backend.to_str(), n_vocab=vocab_size, eos_token=eos_ids[0])
+        try:
+            self._tokenizer = self._library.LLTokenizer(
+                tokenizer.backend.to_str(), n_vocab=vocab_size, eos_token=eos_ids[0])
+        except ValueError as error:
+            raise ParameterError(f"llguidance cannot read this model's tokenizer: {error}; "
+                                 "constrain it with allowed_token_ids.") from error
         self._automata: OrderedDict[tuple[str, str], Any] = OrderedDict()
 
     def automaton(self, kind: str, source: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import subprocess
 import sys
 from typing import Any
 
@@ -202,6 +203,12 @@ def test_fixed_sets_need_no_library_and_no_tokenizer() -> None:
         grammar.matcher(SamplingParams(allowed_token_ids=[40]), None, 40, [])
     with pytest.raises(ParameterError, match="no tokenizer"):
         grammar.matcher(SamplingParams(regex="a"), None, 40, [2])
+
+
+def test_the_engine_imports_without_the_library() -> None:
+    code = ("import sys; sys.modules['llguidance'] = None; import infero.llm, infero.grammar; "
+            "from infero.sampling import SamplingParams; SamplingParams(regex='a')")
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_missing_library_is_named_with_the_command(tokenizer, monkeypatch) -> None:
