@@ -5,7 +5,7 @@ export PYTHON
 PY := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help book site test lab gpu lint set-repo lock env clean clean-all
+.PHONY: help book site test fuzz lab gpu lint set-repo lock env clean clean-all
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -18,6 +18,9 @@ site: env ## build the book into _build/html without serving it
 
 test: env ## run every test: unit, labs, site, browser
 	@$(PY) tools/test.py
+
+fuzz: env ## fuzz the scheduler for longer (INFERO_FUZZ_STEPS=1000000)
+	@INFERO_FUZZ_STEPS=$${INFERO_FUZZ_STEPS:-1000000} $(PY) -m pytest -q --timeout 0 tests/test_scheduler_fuzz.py
 
 lab: env ## open JupyterLab on your own copies of the labs
 	@$(PY) tools/lab.py

@@ -27,6 +27,7 @@ from tests.scheduler_driver import Counter, Driver
 
 LONG = "INFERO_FUZZ_STEPS" in os.environ
 STEPS = int(os.environ.get("INFERO_FUZZ_STEPS", "20000"))
+FIRST = random.randrange(10**9) if LONG else 0  # another run, other lives
 
 def config_of(chunk: int | None, **fields: Any) -> SchedulerConfig:
     """chunk 0 turns chunked prefill off."""
@@ -189,7 +190,11 @@ def test_long_lives(part: int) -> None:
     seen = Tally[str]()
     lives = range(part, max(400, STEPS // 50), 8)
     for seed in lives:
-        seen += live(seed).seen
+        try:
+            seen += live(FIRST + seed).seen
+        except Exception as problem:
+            problem.add_note(f"in live({FIRST + seed})")
+            raise
     rare = [thing for thing in THINGS if seen[thing] < len(lives) / 4]
     assert not rare, f"{rare} hardly ever happened: {seen}"
 

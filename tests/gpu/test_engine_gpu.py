@@ -1,4 +1,8 @@
-"""The engine on a CUDA device says what it says on the CPU. Run by `make gpu STEP=tests`."""
+"""The engine on a CUDA device: the whole suite of invariants, and the CPU's own numbers.
+
+The tests imported from tests/test_invariants.py run here with `device` as "cuda", in float32 with
+TF32 off and in bfloat16. Run by `make gpu STEP=tests`.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +15,34 @@ from infero import model as m
 from infero.cache import contiguous
 from infero.sampling import SamplingParams
 from tests.conftest import tiny_config
+from tests.test_invariants import (  # noqa: F401
+    test_a_copy_of_every_piece_changes_nothing,
+    test_a_hundred_requests_and_every_tenth_is_aborted,
+    test_a_neighbour_that_is_aborted,
+    test_a_warm_cache_changes_nothing,
+    test_bfloat16_stays_close,
+    test_greedy_tokens_are_those_of_the_request_alone,
+    test_known_failures,
+    test_paged_contiguous_and_naive_agree,
+    test_penalties_and_bias_survive_batching_and_preemption,
+    test_requests_that_arrive_while_others_run,
+    test_sampled_tokens_depend_on_nobody_else,
+    test_several_samples_of_one_prompt,
+    test_smollm2_serves_several_at_once,
+    test_the_naive_version_fails,
+    test_the_suite_leaves_nothing_behind,
+)
 
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: run `make gpu`"),
 ]
 PROMPT = [3, 14, 15, 92, 65]
+
+
+@pytest.fixture
+def device() -> str:
+    return "cuda"
 
 
 @pytest.fixture(autouse=True)
