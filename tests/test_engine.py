@@ -26,6 +26,12 @@ from tests.test_llm import Letters
 PROMPT = [3, 14, 15, 92, 65]
 
 
+@pytest.fixture(autouse=True)
+def _few_threads() -> None:
+    """One: threads that wait for each other cost these tiny models more than they compute."""
+    torch.set_num_threads(1)
+
+
 def engine_of(model: Model, on_step: object = None, **fields: object) -> Engine:
     defaults: dict = {"num_blocks": 64, "block_size": 4, "max_num_seqs": 16}
     return Engine(model, EngineConfig(**(defaults | fields)), on_step=on_step)  # type: ignore
