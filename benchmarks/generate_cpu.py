@@ -4,10 +4,13 @@
 
 Loading is timed in fresh processes, from `import infero` to a model that is ready, with torch
 already imported: the first load decodes the GGUF file into an empty cache, a warm load maps what
-it left. Then one greedy continuation is timed in three ways on the same weights: infero's naive
-loop that recomputes the sequence for every token, infero's cached loop, and transformers'
-`generate` with its dynamic cache. The three take turns, so that a busy moment meets all alike, and
-their tokens are compared before anything is timed.
+it left. Then one greedy continuation is timed in four ways on the same weights: infero's naive
+loop that recomputes the sequence for every token, its loop over a contiguous cache, its engine over
+a paged one, and transformers' `generate` with its dynamic cache. They take turns, so that a busy
+moment meets all alike, and their tokens are compared before anything is timed.
+
+Last, where one step goes: a decode step with a clock around each kind of operation, beside the
+bytes of weights that it reads.
 """
 
 from __future__ import annotations
@@ -15,17 +18,22 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 import infero
-from infero import generate, results
+from infero import generate, kernels, results
+from infero import model as model_module
+from infero.cache import contiguous, kv
+from infero.llm import LLM
 from infero.loading.source import DEFAULT_MODEL
 from infero.model import Model
 from infero.sampling import SamplingParams
@@ -110,11 +118,11 @@ def agreeing(ours: Sequence[int], theirs: Sequence[int]) -> int:
 
 
 def ways_of(model: Model, tokens: int) -> dict[str, Callable[[], list[int]]]:
-    """The three ways to continue the prompt greedily by `tokens` tokens."""
+    """The four ways to continue the prompt greedily by `tokens` tokens."""
     assert model.tokenizer is not None
     prompt = model.tokenizer.encode(PROMPT)
     params = SamplingParams(temperature=0.0, max_tokens=tokens, ignore_eos=True)
-    peer = transformers_peer(model)
+    peer, llm = transformers_peer(model), LLM(model, kv_memory_bytes=64 << 20)
 
     def theirs() -> list[int]:
         ids = torch.tensor([prompt])
@@ -125,8 +133,97 @@ def ways_of(model: Model, tokens: int) -> dict[str, Callable[[], list[int]]]:
     return {
         "naive": lambda: list(generate.stream(model, prompt, params, use_cache=False)),
         "cached": lambda: list(generate.stream(model, prompt, params)),
+        "engine": lambda: llm.generate([prompt], params)[0].tokens,
         "transformers": theirs,
     }
+
+
+# ---------------------------------------------------------------- where a step goes
+
+PARTS = {  # label -> the function that the forward pass calls for it
+    "matrix products": (kernels, "linear"),
+    "attention": (kernels, "attention"),
+    "RMS norm": (kernels, "rms_norm"),
+    "cache write": (kv, "write"),
+    "rotary embedding": (kernels, "rope"),
+    "SwiGLU": (kernels, "swiglu"),
+}
+REST = "everything else"
+
+
+class Clocks:
+    """Seconds and calls inside each function of PARTS, while the block runs."""
+
+    def __enter__(self) -> Clocks:
+        self.seconds = dict.fromkeys(PARTS, 0.0)
+        self.calls = dict.fromkeys(PARTS, 0)
+        self._before = {label: getattr(*place) for label, place in PARTS.items()}
+        for label, (module, name) in PARTS.items():
+            setattr(module, name, self._timed(label, self._before[label]))
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        for label, (module, name) in PARTS.items():
+            setattr(module, name, self._before[label])
+
+    def _timed(self, label: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any) -> Any:
+            start = time.perf_counter()
+            out = function(*args)
+            self.seconds[label] += time.perf_counter() - start
+            self.calls[label] += 1
+            return out
+
+        return call
+
+
+def step_parts(model: Model, context: int, steps: int
+               ) -> tuple[list[float], dict[str, list[float]], dict[str, int]]:
+    """One request's decode step at `context` tokens, `steps` times.
+
+    Returns the seconds of each step without clocks inside, then, from as many steps with them,
+    the seconds of each part, and the calls of each part in a step.
+    """
+    cache = contiguous.allocate(model.config, 1, context, model.dtype, model.device)
+    token, last = torch.tensor([17]), torch.tensor([0])
+
+    def step() -> float:
+        batch = contiguous.next_batch(cache, [context - 1], [1])
+        start = time.perf_counter()
+        model_module.forward(model, token, batch, cache, last)
+        return time.perf_counter() - start
+
+    step()
+    whole, parts = [], dict[str, list[float]]()
+    for _ in range(steps):
+        whole.append(step())
+        with Clocks() as clocks:
+            total = step()
+        for label, seconds in clocks.seconds.items():
+            parts.setdefault(label, []).append(seconds)
+        parts.setdefault(REST, []).append(total - sum(clocks.seconds.values()))
+    return whole, parts, clocks.calls
+
+
+def record_step(r: results.Recorder, name: str, model: Model, context: int, steps: int) -> None:
+    """The table `step.DTYPE` and the bandwidth at which a step reads the weights."""
+    whole, parts, calls = step_parts(model, context, steps)
+    step_s = r.value(f"step.{name}", whole, unit="s",
+                     note=f"one decode step of one request, {context} tokens in the cache")
+    rows = [(label, calls.get(label), statistics.median(times)) for label, times in parts.items()]
+    clocked_s = sum(seconds for _, _, seconds in rows)
+    r.table(f"step.{name}", [("part", ""), ("calls", ""), ("seconds", "s"), ("share", "")],
+            [[label, count, seconds, seconds / clocked_s] for label, count, seconds in rows])
+    read = sum(t.nbytes for layer in model.layers for t in vars(layer).values() if t is not None)
+    read += model.head.nbytes + model.final_norm.nbytes
+    inside_s = statistics.median(parts["matrix products"])
+    r.value(f"step_bandwidth.{name}", read / step_s, unit="byte/s", note="weights read / step")
+    r.value(f"product_bandwidth.{name}", read / inside_s, unit="byte/s",
+            note="weights read / time inside the matrix products")
+    r.value(f"product_share.{name}", inside_s / clocked_s, unit="",
+            note="of a step's time, with a clock around every operation")
+    print(f"{name} step: {step_s * 1e3:.1f} ms, {read / step_s / 1e9:.1f} GB/s; products "
+          f"{inside_s / clocked_s:.0%} at {read / inside_s / 1e9:.1f} GB/s", file=sys.stderr)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -148,10 +245,16 @@ def main(argv: Sequence[str] | None = None) -> None:
 
             model = infero.load(DEFAULT_MODEL, dtype=dtype, device="cpu")
             r.value(f"weights.{name}", model.parameter_bytes(), unit="byte")
+            start = time.perf_counter()
+            packed_bytes = kernels.prepare(model)
+            r.value(f"pack.{name}", time.perf_counter() - start, unit="s",
+                    note="weights copied once into the layout that products read in sequence")
+            r.value(f"packed.{name}", packed_bytes, unit="byte", note="their second copy")
             ways = ways_of(model, tokens)
             out = {way: run() for way, run in ways.items()}  # warm-up and comparison in one
             same = agreeing(out["cached"], out["transformers"])
-            if name == "fp32" and (same < tokens or out["naive"] != out["cached"]):
+            ours = all(out[way] == out["cached"] for way in ("naive", "engine"))
+            if name == "fp32" and (same < tokens or not ours):
                 raise RuntimeError(f"In float32 only {same} of {tokens} greedy tokens equal "
                                    "transformers': find the mistake before timing anything.")
             r.value(f"same_tokens.{name}", same, unit="token",
@@ -167,6 +270,11 @@ def main(argv: Sequence[str] | None = None) -> None:
                 rate = r.value(f"{way}.{name}", [tokens / s for s in times], unit="token/s",
                                note=f"one request, {tokens} new tokens, prefill included")
                 print(f"{name} {way:>12}: {rate:6.1f} tokens/s", file=sys.stderr)
+            for way in ("cached", "engine"):
+                r.value(f"gain.{way}.{name}", [theirs / mine for theirs, mine in zip(
+                        seconds["transformers"], seconds[way], strict=True)], unit="",
+                        note="transformers' time over ours, run by run")
+            record_step(r, name, model, 128, 4 if args.smoke else 100)
             with tempfile.TemporaryDirectory() as folder:
                 transformers_peer(model).save_pretrained(folder)
                 peer = [in_new_process(LOAD_PEER, dtype, folder) for _ in range(warm)]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from infero import kernels
 from infero import model as model_module
 from infero.cache import kv
 from infero.cache import pool as pool_module
@@ -69,6 +70,7 @@ class Runner:
     def __init__(self, model: Model, num_blocks: int, block_size: int, host_blocks: int = 0
                  ) -> None:
         self.model, self.block_size = model, block_size
+        kernels.prepare(model)
         make, config = kv.empty, model.config
         self.cache = make(config, num_blocks, block_size, model.dtype, model.device)
         self.host = make(config, host_blocks, block_size, model.dtype, "cpu")
