@@ -185,8 +185,8 @@ def functions(trace: Trace, names: Sequence[str], track: str = "engine") -> Iter
             setattr(module, attribute, function)
 
 
-INSIDE = ("infero.model.block", "infero.model.attention", "infero.model.rms_norm",
-          "infero.model.rope", "infero.model.swiglu", "infero.model.linear")
+INSIDE = ("infero.model.block", "infero.kernels.attention", "infero.kernels.rms_norm",
+          "infero.kernels.rope", "infero.kernels.swiglu", "infero.kernels.linear")
 
 
 def generation(llm: LLM, prompt: str | Sequence[int], params: SamplingParams, path: str | Path,
