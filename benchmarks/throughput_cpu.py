@@ -1,7 +1,7 @@
 """Continuous against static batching of SmolLM2 on this CPU, beside transformers' static batches.
 
     python -m benchmarks.throughput_cpu [--requests 128] [--slots 16] [--runs 3] [--smoke]
-                                        [--out DIR]
+                                        [--lengths L] [--prompts L] [--dtype D] [--out DIR]
 
 One job is served in four ways on the same weights, all in one run and in turns: by the engine as
 it is; by the same engine in static groups, whose finished requests keep their rows busy until the
@@ -79,8 +79,10 @@ def record(r: results.Recorder, job: Job, slots: int, found: dict[str, list[Run]
     ideal = b.ideal_of(job, slots)
     r.value("requests", len(job.prompts), unit="")
     r.value("slots", slots, unit="")
-    r.value("prompt_tokens", job.prompt_tokens, unit="token")
-    r.value("output_tokens", job.output_tokens, unit="token", note=LENGTHS)
+    r.value("prompt_tokens", job.prompt_tokens, unit="token", note="of all requests")
+    r.value("output_tokens", job.output_tokens, unit="token", note="of all requests")
+    r.value("output_mean", job.output_tokens / len(job.lengths), unit="token")
+    r.value("output_longest", max(job.lengths), unit="token")
     r.value("ideal_static_passes", ideal.static_steps, unit="")
     r.value("ideal_continuous_passes", ideal.continuous_steps, unit="")
     r.value("ideal_gain", ideal.gain, unit="", note="passes of static over continuous batching")
@@ -131,18 +133,20 @@ def main(argv: Sequence[str] | None = None) -> None:
                                      description=__doc__.split("\n")[0])
     parser.add_argument("--requests", type=int, default=128)
     parser.add_argument("--slots", type=int, default=16)
+    parser.add_argument("--lengths", default=LENGTHS, help="output tokens, as in infero bench")
+    parser.add_argument("--prompts", default=PROMPTS, help="prompt tokens, likewise")
     parser.add_argument("--runs", type=int, default=3, help="turns of all four ways")
     parser.add_argument("--dtype", default="auto", help="auto picks the fastest of this CPU")
     parser.add_argument("--smoke", action="store_true", help="a few short requests")
     parser.add_argument("--out", help="folder for the results (default: results/)")
     args = parser.parse_args(argv)
     requests, slots, runs = (6, 3, 2) if args.smoke else (args.requests, args.slots, args.runs)
-    lengths = "geometric:3:6" if args.smoke else LENGTHS
+    lengths = "geometric:3:6" if args.smoke else args.lengths
 
     with results.record("throughput_cpu", argv=argv, out=args.out, device="cpu") as r:
         model = infero.load(DEFAULT_MODEL, dtype=args.dtype, device="cpu")
         name = str(model.dtype).removeprefix("torch.")
-        job = b.make_job(model.config.vocab_size, requests, lengths, PROMPTS, seed=0)
+        job = b.make_job(model.config.vocab_size, requests, lengths, args.prompts, seed=0)
         found = in_turns(ways_of(model, job, slots), runs)
         for group in found.values():
             if any(one.tokens != job.output_tokens for one in group):

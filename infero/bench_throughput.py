@@ -137,9 +137,12 @@ def random_shape(name: str, dtype: str, device: str) -> Model:
 
 def engine_config(job: Job, slots: int, budget: int | None = None, **options: object
                   ) -> EngineConfig:
-    """An engine of `slots` requests whose pool need not be larger than the job can fill."""
+    """An engine of `slots` requests whose pool need not be larger than the job can fill.
+
+    Unless given, the budget of a step is enough for a static group's prompts, up to 2,048 tokens.
+    """
     options = {k: v for k, v in options.items() if v is not None}
-    budget = budget or max(512, slots)
+    budget = budget or max(512, slots, min(2048, slots * max(map(len, job.prompts))))
     return EngineConfig(max_num_seqs=slots, max_num_batched_tokens=budget,
                         max_model_len=job.longest, **options)  # type: ignore[arg-type]
 
