@@ -89,10 +89,10 @@ def test_keys_and_buttons_walk_through_the_steps(page: Any, run: Run) -> None:
 
 def test_pointing_and_clicking(page: Any) -> None:
     box = page.locator("#picture").bounding_box()
-    page.mouse.move(box["x"] + box["width"] * 0.5, box["y"] + 320)
+    page.mouse.move(box["x"] + box["width"] * 0.5, box["y"] + 304)
     assert page.locator("#tip").is_visible() and "Request" in page.inner_text("#tip")
     assert "Its block table:" in page.inner_text("#tip")
-    page.mouse.click(box["x"] + box["width"] * 0.5, box["y"] + 320)
+    page.mouse.click(box["x"] + box["width"] * 0.5, box["y"] + 304)
     assert page.evaluate("timeline.step()") > 5
     page.locator("#map").scroll_into_view_if_needed()
     pool = page.locator("#map").bounding_box()
