@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from infero.model import Model
@@ -89,7 +89,7 @@ def batching() -> None:
     module.ideal_gain([4, 9, 2, 7, 3, 8, 5, 2], slots=4)
 
 
-def scheduled(**config: object) -> None:
+def scheduled(**config: Any) -> None:
     """Four requests through an engine that holds two of them at a time."""
     from infero.llm import LLM
     from infero.sampling import SamplingParams
