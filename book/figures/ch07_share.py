@@ -31,7 +31,8 @@ def draw(theme):
         right.plot(contexts, users, color=color, linestyle=style)
         theme.label_lines(right, [(contexts[-1], users[-1], name, color)])
     right.set(xscale="log", yscale="log", xlabel="context of each request", ylabel="requests",
-              xlim=(100, 9e5), ylim=(0.3, 30_000), title=f"that fit on one {device.name.split()[1]}")
+              xlim=(100, 9e5), ylim=(0.3, 30_000),
+              title=f"that fit on one {device.name.split()[1]}")
     right.set_yticks([1, 10, 100, 1000, 10_000], ["1", "10", "100", "1,000", "10,000"])
     for ax in (left, right):
         ax.set_xticks([128, 1024, 8192, 65536], ["128", "1k", "8k", "64k"])

@@ -116,9 +116,9 @@ def differences(got: State, want: State, returns: str) -> list[str]:
         if sorted(got.free) == sorted(want.free):
             words += " The blocks are right and their order is not."
         said.append(words)
-    for block, (a, b) in enumerate(zip(got.digests, want.digests, strict=False)):
-        if a != b:
-            said.append(f"hash_of[{block}] is {_name(a)} afterwards, expected {_name(b)}.")
+    for block, (mine, right) in enumerate(zip(got.digests, want.digests, strict=False)):
+        if mine != right:
+            said.append(f"hash_of[{block}] is {_name(mine)} afterwards, expected {_name(right)}.")
             break
     if got.found != want.found:
         said.append(f"block_of holds {len(got.found)} digests afterwards, expected "
