@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from infero.llm import LLM
     from infero.sampling import SamplingParams
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False)
+# emoji off: rich would turn ":100:" of "uniform:100:1024" into a picture
+out = Console(highlight=False, soft_wrap=True, emoji=False)
+err = Console(stderr=True, highlight=False, emoji=False)
 settings = {"debug": False}
 
 Model = Annotated[

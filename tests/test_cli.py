@@ -206,6 +206,11 @@ def test_bad_options_of_bench_throughput(options: list[str], words: str) -> None
     assert words in str(result.exception), result.output
 
 
+def test_messages_keep_their_colons() -> None:
+    result = infero("bench", "throughput", "--lengths", "zipf:3")
+    assert result.returncode == 2 and "uniform:100:1024" in result.stderr
+
+
 def test_bench_scheduler() -> None:
     result = runner.invoke(cli.app, ["bench", "scheduler", "--running", "2,4", "--steps", "5",
                                      "--queued", "20"])
