@@ -23,8 +23,8 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     size = x.shape[-1]
     if not x.is_cpu or x.dtype != torch.bfloat16:
         return F.rms_norm(x, (size,), weight, eps)
-    both = torch.cat((x, -x), dim=-1)
-    return F.layer_norm(both, (2 * size,), None, None, eps)[..., :size] * weight
+    both, weights = torch.cat((x, -x), dim=-1), torch.cat((weight, weight))
+    return F.layer_norm(both, (2 * size,), weights, None, eps)[..., :size]
 
 
 def rotation(positions: Tensor, inv_freq: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
