@@ -14,10 +14,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import infero
 from infero import bench_throughput as b
+from infero import model as model_module
 from infero import peers, results
 from infero.bench_throughput import Job, Run
 from infero.engine import Engine, EngineConfig
@@ -56,8 +59,10 @@ def in_turns(ways: Sequence[Callable[[], Run]], runs: int) -> dict[str, list[Run
     return found
 
 
-def overhead_shares(model: Model, requests: int, steps: int, seed: int = 1) -> list[float]:
-    """Share of each step that is not the forward pass, with `requests` decoding together."""
+def overhead_shares(model: Model, requests: int, steps: int, seed: int = 1
+                    ) -> tuple[list[float], list[float]]:
+    """Shares of each step, with `requests` decoding together: what is neither the forward pass nor
+    the draw of tokens, and all that is not the forward pass."""
     job = b.make_job(model.config.vocab_size, requests, f"fixed:{steps + 20}", PROMPTS, seed)
     engine = Engine(model, EngineConfig(max_num_seqs=requests, max_model_len=job.longest,
                                         max_num_batched_tokens=2048))
@@ -65,13 +70,27 @@ def overhead_shares(model: Model, requests: int, steps: int, seed: int = 1) -> l
         engine.add_request(str(i), job.prompts[i], b.params_of(job, i))
     while engine.stats.tokens_sampled < 4 * requests:  # all have begun, nothing is new any more
         engine.step()
-    shares = []
-    for _ in range(steps):
-        before = (engine.stats.step_s, engine.stats.forward_s)
-        engine.step()
-        step_s = engine.stats.step_s - before[0]
-        shares.append(1 - (engine.stats.forward_s - before[1]) / step_s)
-    return shares
+    inside_s, forward = 0.0, model_module.forward
+
+    def timed(*args: Any) -> Any:
+        nonlocal inside_s
+        start_s = time.perf_counter()
+        logits = forward(*args)
+        inside_s = time.perf_counter() - start_s
+        return logits
+
+    scheduling, outside = [], []
+    model_module.forward = timed
+    try:
+        for _ in range(steps):
+            before = (engine.stats.step_s, engine.stats.forward_s)
+            engine.step()
+            step_s = engine.stats.step_s - before[0]
+            scheduling.append(1 - (engine.stats.forward_s - before[1]) / step_s)
+            outside.append(1 - inside_s / step_s)
+    finally:
+        model_module.forward = forward
+    return scheduling, outside
 
 
 def record(r: results.Recorder, job: Job, slots: int, found: dict[str, list[Run]]) -> None:
@@ -154,9 +173,11 @@ def main(argv: Sequence[str] | None = None) -> None:
                                    f"{job.output_tokens} tokens: find the mistake first.")
         record(r, job, slots, found)
         r.value("bits", 8 * model.embedding.element_size(), unit="bit", note=name)
-        r.value("overhead_32", overhead_shares(model, 4 if args.smoke else 32,
-                                               3 if args.smoke else 40), unit="",
+        scheduling, outside = overhead_shares(model, *((4, 3) if args.smoke else (32, 40)))
+        r.value("overhead_32", outside, unit="",
                 note="share of a step that is not the forward pass, 32 running requests")
+        r.value("scheduling_32", scheduling, unit="", note="likewise, without the draw of tokens "
+                "and the packing of the batch")
         print("\n".join(verdicts(r)), file=sys.stderr)
 
 
