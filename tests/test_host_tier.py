@@ -117,3 +117,19 @@ def test_a_tier_too_small_loses_and_never_lies() -> None:
             driver.arrive([turn % 2] * 5 + [turn % 3], 2, seed=turn, may_stop=False)
             driver.drain()
         assert driver.seen["out"] > 0 and (driver.seen["in"] > 0 or host_blocks < 8)
+
+
+def test_what_came_back_is_shared_at_once() -> None:
+    """Two requests want the same prefix out of the tier in one step: it is copied in once."""
+    config = SchedulerConfig(host_blocks=32, watermark=0.0)
+    driver = Driver(config, 12, 2)
+    driver.arrive([0] * 9, 1, may_stop=False)
+    driver.drain()
+    driver.arrive([1] * 24, 1, may_stop=False)  # takes every block of the pool
+    driver.drain()
+    for tail in range(2):
+        driver.arrive([0] * 9 + [tail], 2, may_stop=False)
+    plan = driver.schedule()
+    assert plan is not None and [(e.start, e.n) for e in plan.entries] == [(8, 2), (8, 2)]
+    assert driver.seen["in"] == 4
+    driver.drain()
