@@ -27,7 +27,7 @@ from infero.engine import Engine, EngineConfig
 from infero.loading.source import DEFAULT_MODEL
 from infero.model import Model
 
-LENGTHS, PROMPTS = "geometric:32:256", "uniform:32:64"
+LENGTHS, PROMPTS = "geometric:32:256", "uniform:8:24"
 BAR_IDEAL, BAR_TRANSFORMERS, BAR_OVERHEAD = 0.8, 1.5, 0.05
 NAMES = {"continuous": "continuous", "static": "static", "static, shrinking": "shrinking",
          "transformers": "transformers"}
