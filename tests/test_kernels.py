@@ -218,6 +218,7 @@ pack = pytest.mark.usefixtures("_plenty")
 def test_packed_linear(dtype: torch.dtype, bias: bool, out: int, size: int) -> None:
     weight = randn(0, out, size, dtype=dtype) * size**-0.5
     b = randn(1, out, dtype=dtype) if bias else None
+    assert packed.of(weight) is not None
     for rows in (1, 2, 5, 17, 64, 130):
         x = randn(rows, rows, size, dtype=dtype)
         want = F.linear(x.double(), weight.double(), None if b is None else b.double())
@@ -228,7 +229,7 @@ def test_packed_linear(dtype: torch.dtype, bias: bool, out: int, size: int) -> N
 @pack
 def test_a_weight_changed_in_place_is_packed_again() -> None:
     weight, x = randn(0, 300, 300), randn(1, 2, 300)
-    packed.linear(x, weight, None)
+    packed.of(weight)
     weight.mul_(2)
     torch.testing.assert_close(packed.linear(x, weight, None), F.linear(x, weight), atol=1e-4,
                                rtol=1e-4)
@@ -237,17 +238,28 @@ def test_a_weight_changed_in_place_is_packed_again() -> None:
 @pack
 def test_copies_of_a_weight_are_weights_of_their_own() -> None:
     weight, x = randn(0, 300, 300), randn(1, 2, 300)
+    packed.of(weight)
     want = packed.linear(x, weight, None)
     for twin in (copy.deepcopy(weight), pickle.loads(pickle.dumps(weight)), weight.clone()):
         assert getattr(twin, "packed", None) is None
+        packed.of(twin)
         torch.testing.assert_close(packed.linear(x, twin, None), want, atol=1e-4, rtol=1e-4)
         assert twin.packed is not weight.packed  # type: ignore[attr-defined]
 
 
 @pack
+def test_float32_is_packed_when_an_engine_asks_and_not_before() -> None:
+    x = randn(1, 2, 300)
+    for dtype, lazily in ((torch.float32, False), (torch.bfloat16, True)):
+        weight = randn(0, 300, 300, dtype=dtype)
+        packed.linear(x.to(dtype), weight, None)
+        assert (getattr(weight, "packed", None) is not None) == lazily
+
+
+@pack
 def test_gradients_pass() -> None:
     weight, x = randn(0, 300, 300), randn(1, 2, 300)
-    packed.linear(x, weight, None)
+    packed.of(weight)
     x.requires_grad_()
     packed.linear(x, weight, None).sum().backward()
     assert x.grad is not None

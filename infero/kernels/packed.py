@@ -1,10 +1,11 @@
 """Matrix products on a CPU with weights laid out the way its vector units want them.
 
 `F.linear` on [out, in] weights strides through memory; oneDNN can reorder a weight once into
-blocks that a register tile reads in sequence. A packed copy is made when a weight is first used
-and lives as long as the weight itself, as an attribute of the tensor. It costs the weight's bytes
-once more; a weight changed in place afterwards is packed again. Chapter 2 says why decoding is
-bound by reading weights at all.
+blocks that a register tile reads in sequence. A packed copy is made when a weight is first used,
+of float32 weights only when an engine asks (`kernels.prepare`), because they are large and mostly
+there to be compared with. It lives as long as the weight itself, as an attribute of the tensor,
+and costs the weight's bytes once more; a weight changed in place afterwards is packed again.
+Chapter 2 says why decoding is bound by reading weights at all.
 """
 
 from __future__ import annotations
@@ -48,9 +49,11 @@ def packable(weight: Tensor) -> bool:
             and memory.free_memory_bytes(weight.device) > KEEP_FREE + weight.nbytes)
 
 
-def of(weight: Tensor) -> Packed | None:
-    """The packed copy of a weight as it is now, made where it pays."""
+def of(weight: Tensor, make: bool = True) -> Packed | None:
+    """The packed copy of a weight as it is now; `make` allows the first one, where it pays."""
     packed: Packed | Literal[False] | None = getattr(weight, "packed", None)
+    if packed is None and not make:
+        return None
     if packed is None or (packed is not False and packed.version != weight._version):
         packed = Packed(weight) if packable(weight) else False
         weight.packed = packed  # type: ignore[attr-defined]
@@ -60,6 +63,9 @@ def of(weight: Tensor) -> Packed | None:
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """x [tokens, in] times weight [out, in] transposed, plus bias: [tokens, out]."""
     trained = x.requires_grad or weight.requires_grad
-    if weight.is_cuda or trained or (packed := of(weight)) is None:
+    if weight.is_cuda or trained:
+        return F.linear(x, weight, bias)
+    packed = of(weight, make=weight.dtype is not torch.float32)
+    if packed is None:
         return F.linear(x, weight, bias)
     return torch.ops.mkldnn._linear_pointwise(x, packed.tensor, bias, "none", [], "")
