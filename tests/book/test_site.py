@@ -267,3 +267,12 @@ def test_nothing_of_the_repository_before_it_is_named() -> None:
             assert ("colab.research.google.com" in text) == named, name
         if not named:
             assert "executablebooks/jupyter-book" not in text, name
+
+
+def test_chapters_carry_the_numbers_of_their_files() -> None:
+    chapters = sorted((SITE / "book").glob("[0-9][0-9]_*.html"))
+    assert chapters
+    for path in chapters:
+        number, text = int(path.name[:2]), path.read_text(encoding="utf-8")
+        assert f"Fig. {number}.1" in text, f"{path.name}: the figures have another number"
+        assert f"<title>{number}. " in text, f"{path.name}: the chapter has another number"

@@ -41,17 +41,22 @@ def renumber(env: BuildEnvironment) -> None:
 
 
 def _patch(app: Sphinx) -> None:
-    original: Callable[..., list[str]] = TocTreeCollector.assign_section_numbers
-    if getattr(original, "infero", False):
-        return
+    """Renumber after whichever collector counts: Sphinx's own, or an extension's subclass of it."""
+    classes = [TocTreeCollector, *TocTreeCollector.__subclasses__()]
+    for collector in classes:
+        original: Callable[..., list[str]] | None = vars(collector).get("assign_section_numbers")
+        if original is not None and not getattr(original, "infero", False):
+            collector.assign_section_numbers = _wrapped(original)  # type: ignore[method-assign]
 
+
+def _wrapped(original: Callable[..., list[str]]) -> Callable[..., list[str]]:
     def assign(self: TocTreeCollector, env: BuildEnvironment) -> list[str]:
         pages = original(self, env)
         renumber(env)
         return pages
 
     assign.infero = True  # type: ignore[attr-defined]
-    TocTreeCollector.assign_section_numbers = assign  # type: ignore[method-assign]
+    return assign
 
 
 def setup(app: Sphinx) -> None:
