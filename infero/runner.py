@@ -86,9 +86,11 @@ class Runner:
             known = request.tokens + request.drafts if entry.drafts else request.tokens
             spans.append(Span(known[entry.start : end], entry.start, request.block_table,
                               entry.samples))
+        self._blank(spans)
         ragged, device = pack(spans, self.block_size), self.model.device
         longest = max(len(span.block_table) for span in spans)
-        tables = [s.block_table + [0] * (longest - len(s.block_table)) for s in spans]
+        tables = [s.block_table + s.block_table[-1:] * (longest - len(s.block_table))
+                  for s in spans]
         lists = (ragged.ids, ragged.positions, ragged.slots, ragged.rows)
         ids, positions, slots, rows = (self._tensor(values) for values in lists)
         batch = Batch(positions, slots, torch.tensor(tables).to(device, non_blocking=True),
@@ -98,6 +100,24 @@ class Runner:
     def _tensor(self, values: list[int]) -> Tensor:
         host = torch.tensor(values, dtype=torch.int64)
         return host if self.model.device.type == "cpu" else host.to(self.model.device)
+
+    @torch.inference_mode()
+    def _blank(self, spans: Sequence[Span]) -> None:
+        """Zero the blocks that this step begins and does not fill.
+
+        Attention reads whole blocks and masks what is not there yet; a mask turns any number into
+        nothing, but not the infinity or NaN that a former owner may have left.
+        """
+        begun = []
+        for span in spans:
+            end = span.start + len(span.tokens)
+            last = (end - 1) // self.block_size
+            if end % self.block_size and last * self.block_size >= span.start:
+                begun.append(span.block_table[last])
+        if begun:
+            ids = self._tensor(begun)
+            for t in (self.cache.k, self.cache.v):
+                t.unflatten(1, (-1, self.block_size)).index_fill_(1, ids, 0)
 
     @torch.inference_mode()
     def _copy(self, plan: Plan) -> None:
