@@ -257,6 +257,16 @@ def test_float32_is_packed_when_an_engine_asks_and_not_before() -> None:
 
 
 @pack
+def test_a_cpu_without_the_instructions_packs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(weight: torch.Tensor) -> None:
+        raise RuntimeError("bf16 path needs the cpu support avx512bw")
+
+    monkeypatch.setattr(packed, "Packed", refuse)
+    x, weight = randn(0, 2, 300, dtype=torch.bfloat16), randn(1, 300, 300, dtype=torch.bfloat16)
+    assert torch.equal(packed.linear(x, weight, None), F.linear(x, weight))
+
+
+@pack
 def test_gradients_pass() -> None:
     weight, x = randn(0, 300, 300), randn(1, 2, 300)
     packed.of(weight)

@@ -49,13 +49,21 @@ def packable(weight: Tensor) -> bool:
             and memory.free_memory_bytes(weight.device) > KEEP_FREE + weight.nbytes)
 
 
+def made(weight: Tensor) -> Packed | Literal[False]:
+    """A packed copy, or False where this CPU lacks the instructions that its dtype needs."""
+    try:
+        return Packed(weight)
+    except RuntimeError:
+        return False
+
+
 def of(weight: Tensor, make: bool = True) -> Packed | None:
     """The packed copy of a weight as it is now; `make` allows the first one, where it pays."""
     packed: Packed | Literal[False] | None = getattr(weight, "packed", None)
     if packed is None and not make:
         return None
     if packed is None or (packed is not False and packed.version != weight._version):
-        packed = Packed(weight) if packable(weight) else False
+        packed = made(weight) if packable(weight) else False
         weight.packed = packed  # type: ignore[attr-defined]
     return packed or None
 
