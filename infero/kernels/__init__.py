@@ -1,25 +1,90 @@
 """The operations of the forward pass, and the one place where their implementation is chosen.
 
 `infero/model.py` defines each operation in its plainest form, as chapter 1 explains it. The model
-calls the function of the same name here, and the first of these that exists runs: the learner's
-function, installed in the place of the plain one; a Triton kernel (chapters 13 to 15); the fastest
-way to say it in PyTorch, in `torch_ops.py` and `paged_attention.py`. Every fast version is tested
-against the plain one.
+calls the function of the same name here, and the first of these that exists runs:
+
+1. the learner's function, installed in the place of the plain one;
+2. on request (`kernels="steps"`), or where a learner wrote one, the short kernels of the labs;
+3. on a GPU, infero's Triton kernel (chapters 13 to 15);
+4. the fastest way to say it in PyTorch (`torch_ops.py`, `paged_attention.py`, `packed.py`).
+
+Every fast version is tested against the plain one. `forward.py` beside this file is the same
+forward pass in six launches a layer, for a GPU, where nothing was replaced.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from infero import model
-from infero.kernels import packed, paged_attention, torch_ops
+from infero.errors import ConfigError
+from infero.kernels import language, packed, paged_attention, torch_ops
 
 if TYPE_CHECKING:
     from infero.model import Batch, Model
 
+KERNELS = ("auto", "triton", "torch", "steps")
 _PLAIN = vars(model)  # the model module's names, read at call time
+
+
+@dataclass(frozen=True)
+class Options:
+    """Which implementations the forward pass may use.
+
+    kernels: "auto" is Triton on a GPU and PyTorch on a CPU; "triton" asks for Triton everywhere (on
+    a CPU it is interpreted, for tests); "torch" for PyTorch; "steps" for the labs' kernels. fuse:
+    six launches a layer instead of one an operation. deterministic: the same bits whatever else is
+    in the batch.
+    """
+
+    kernels: str = "auto"
+    fuse: bool = True
+    deterministic: bool = False
+
+    def __post_init__(self) -> None:
+        if self.kernels not in KERNELS:
+            raise ConfigError(f"kernels is {self.kernels!r}; known: {', '.join(KERNELS)}.")
+
+
+_options = Options()
+
+
+def options() -> Options:
+    """The options in force."""
+    return _options
+
+
+@contextmanager
+def using(chosen: Options | None = None, **changes: Any) -> Iterator[Options]:
+    """Other options inside, for the whole process: `with using(kernels="torch"): ...`."""
+    global _options
+    before = _options
+    _options = replace(chosen or before, **changes)
+    try:
+        yield _options
+    finally:
+        _options = before
+
+
+def triton(device: torch.device) -> bool:
+    """Whether Triton kernels run on this device now."""
+    kind = _options.kernels
+    return language.available() and (kind == "triton" or (kind == "auto" and device.type == "cuda"))
+
+
+def attends(device: torch.device) -> bool:
+    """Whether Triton also does what needs tensor cores: attention and products."""
+    return triton(device) and (device.type == "cpu" or language.dots(device))
+
+
+# ---------------------------------------------------------------- the learner's functions
 
 
 def replaced(name: str) -> bool:
@@ -30,10 +95,58 @@ def replaced(name: str) -> bool:
     return getattr(_PLAIN[name], "__globals__", None) is not _PLAIN
 
 
+def learners(device: torch.device) -> list[str]:
+    """Functions in the forward pass that are not the engine's own, by their dotted names."""
+    found = [f"infero.model.{name}" for name in ("rms_norm", "rope", "attention", "swiglu")
+             if replaced(name)]
+    from infero.cache import kv
+
+    if kv.write.__globals__ is not vars(kv):
+        found.append("infero.cache.kv.write")
+    return found + _learner_steps(device)
+
+
+def _learner_steps(device: torch.device) -> list[str]:
+    """The labs' kernels that a learner replaced; on a CPU they run only when asked for."""
+    if device.type != "cuda" and _options.kernels != "steps":
+        return []
+    found = []
+    for module, names in (("elementwise", ("rms_norm", "rope", "swiglu")),
+                          ("attention", ("flash", "paged_decode", "combine"))):
+        loaded = sys.modules.get(f"infero.kernels.steps.{module}")
+        for name in names:
+            function = getattr(loaded, name, None)
+            if function is not None and function.__globals__ is not vars(loaded):
+                found.append(f"infero.kernels.steps.{module}.{name}")
+    return found
+
+
+def _step(device: torch.device, module: str, name: str, *uses: str) -> Callable[..., Any] | None:
+    """The labs' kernel `name`, if it was asked for or if a learner wrote it or what it uses."""
+    home = f"infero.kernels.steps.{module}"
+    if _options.kernels != "steps":
+        mine = _learner_steps(device) if home in sys.modules else []
+        if not any(f"{home}.{one}" in mine for one in (name, *uses)):
+            return None
+    language.need()
+    from importlib import import_module
+
+    return getattr(import_module(home), name)
+
+
+# ---------------------------------------------------------------- operations
+
+
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """x: [tokens, hidden] (or any leading shape) over its root mean square, times weight."""
     if replaced("rms_norm"):
         return model.rms_norm(x, weight, eps)
+    if step := _step(x.device, "elementwise", "rms_norm"):
+        return step(x, weight, eps)
+    if triton(x.device):
+        from infero.kernels import norms
+
+        return norms.rms_norm(x, weight, eps)
     return torch_ops.rms_norm(x, weight, eps)
 
 
@@ -41,6 +154,12 @@ def rope(x: Tensor, batch: Batch, inv_freq: Tensor) -> Tensor:
     """x: [tokens, heads, dim], queries and keys together, rotated to their positions."""
     if replaced("rope"):
         return model.rope(x, batch.positions, inv_freq)
+    if step := _step(x.device, "elementwise", "rope"):
+        return step(x, batch.positions, inv_freq)
+    if triton(x.device):
+        from infero.kernels import rotary
+
+        return rotary.rotate(x, batch.positions, inv_freq)
     key = ("rotation", id(inv_freq), x.dtype)
     rotation = batch.memo.get(key)
     if rotation is None:
@@ -54,6 +173,12 @@ def attention(q: Tensor, k: Tensor, v: Tensor, batch: Batch, scale: float,
     """Attention of a ragged batch over the cache: q [tokens, heads, dim]; k, v of one layer."""
     if replaced("attention"):
         return model.attend(q, k, v, batch, scale, window)
+    if step := _step(q.device, "attention", "attend", "flash", "paged_decode", "combine"):
+        return step(q, k, v, batch, scale, window)
+    if attends(q.device):
+        from infero.kernels import forward
+
+        return forward.attend(q, k, v, batch, scale, window)
     return paged_attention.attend(q, k, v, batch, scale, window)
 
 
@@ -61,12 +186,26 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     """silu(gate) * up: [tokens, intermediate]."""
     if replaced("swiglu"):
         return model.swiglu(gate, up)
+    if step := _step(gate.device, "elementwise", "swiglu"):
+        return step(gate, up)
+    if triton(gate.device):
+        from infero.kernels import activations
+
+        return activations.swiglu(gate, up)
     return torch_ops.swiglu(gate, up)
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """x [tokens, in] times weight [out, in] transposed, plus bias."""
-    return packed.linear(x, weight, bias)
+def linear(x: Tensor, weight: Any, bias: Tensor | None) -> Tensor:
+    """x [tokens, in] times weight [out, in] transposed, plus bias; weight may be quantized."""
+    if isinstance(weight, Tensor):
+        return packed.linear(x, weight, bias)
+    if _options.kernels == "steps":
+        from infero.kernels.steps import matmul
+
+        return matmul.linear(x, weight, bias)
+    from infero.kernels import products
+
+    return products.linear(x, weight, bias)
 
 
 def prepare(model: Model) -> int:
@@ -77,4 +216,5 @@ def prepare(model: Model) -> int:
     weights = [model.head]
     for layer in model.layers:
         weights += [layer.qkv, layer.o, layer.gate_up, layer.down]
-    return sum(weight.nbytes for weight in weights if packed.of(weight) is not None)
+    return sum(weight.nbytes for weight in weights
+               if isinstance(weight, Tensor) and packed.of(weight) is not None)
