@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from infero import grammar, results, runner, sampling
+from infero.logits import RowState
 from infero.model import Model, ModelConfig, random_model
 from infero.request import Plan, Request, Scheduled
 from infero.runner import Runner
@@ -25,6 +26,8 @@ from infero.runner import Runner
 LLAMA = ModelConfig("llama", 128_256, 4096, 14_336, 32, 32, 8, 128, 8192, rope_theta=500_000.0)
 SMOKE = ModelConfig("llama", 512, 64, 128, 2, 4, 2, 16, 8192)
 BLOCK = 16
+GREEDY = RowState(sampling.SamplingParams(temperature=0.0), 0, 1,
+                  torch.zeros(0, dtype=torch.int64))
 
 
 def step(engine: Runner, decodes: int, context: int, prefill: int = 0) -> Plan:
@@ -60,7 +63,8 @@ def steps(r: results.Recorder, model: Model, sizes: Sequence[int], context: int,
     engine.cache.v.normal_()
 
     def times(plan: Plan) -> list[float]:
-        return timed(lambda: engine.execute(plan).argmax(-1).tolist(), samples)
+        states = [GREEDY] * len(plan.entries)
+        return timed(lambda: engine.execute(plan, states).read(), samples)
 
     note, rows = f"context {context}", []
     for batch in sizes:

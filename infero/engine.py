@@ -3,6 +3,9 @@
 Chapters 10 and 11 explain it. `add_request` queues, `step` plans, runs, samples and commits one
 step and returns what became known, `abort` ends a request at any moment. `LLM` drives it for
 scripts, the server for clients.
+
+On a GPU a step is launched before the one before it is read back, so that the host's work is done
+while the device computes (chapter 16): `step` then returns the tokens of the step before.
 """
 
 from __future__ import annotations
@@ -11,22 +14,25 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
-from infero import generate, grammar, logits
+from infero import generate, grammar, kernels, logits
 from infero.cache import memory
 from infero.errors import ConfigError, InferoError, ParameterError, PromptError, StalePiecesError
 from infero.lab import swap
 from infero.model import Model
 from infero.outputs import Assembler, Chunk, Logprob, Metrics
 from infero.request import Plan, Request
-from infero.runner import Runner
+from infero.runner import Flight, Runner
 from infero.sampling import SamplingParams
 from infero.scheduler import Scheduler, SchedulerConfig
 
 CPU_KV_BYTES = 1 << 30  # at most, unless told otherwise
+GPU_BATCHED_TOKENS = 4096  # budget of a step on a GPU, unless told otherwise
+GRAPHS_BYTES = 1 << 30  # left free for captured steps
+QUANTIZATIONS = (None, "int8", "int4", "fp8")
 
 
 class OutOfMemory(InferoError):
@@ -47,9 +53,20 @@ class EngineConfig(SchedulerConfig):
     kv_memory_bytes: int | None = None
     gpu_memory_utilization: float = 0.9
     max_model_len: int | None = None
+    cuda_graphs: bool = True
+    overlap: bool | None = None
+    kernels: str = "auto"
+    fuse: bool = True
+    deterministic: bool = False
+    compile: bool = False
+    quantization: Literal["int8", "int4", "fp8"] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        kernels.Options(self.kernels)
+        if self.quantization not in QUANTIZATIONS:
+            raise ConfigError(f"quantization is {self.quantization!r}; known: None, "
+                              f"{', '.join(map(repr, QUANTIZATIONS[1:]))}.")
         for name in ("block_size", "num_blocks", "kv_memory_bytes", "max_model_len"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -109,6 +126,16 @@ class _Sequence:
     logprob: Logprob | None = None  # of the newest token
 
 
+@dataclass
+class _Flying:
+    """A launched step, with what its record will say."""
+
+    flight: Flight
+    tables: list[list[int]]
+    start_s: float
+    launch_s: float
+
+
 class Engine:
     """A model that serves many requests at once over a paged KV cache.
 
@@ -118,12 +145,28 @@ class Engine:
     def __init__(self, model: Model, config: EngineConfig | None = None, *,
                  on_step: Callable[[StepRecord], None] | None = None,
                  clock: Callable[[], float] = time.perf_counter) -> None:
-        self.model, self.config = model, config or EngineConfig()
+        config = config or EngineConfig()
+        cuda = model.device.type == "cuda"
+        if cuda and config.max_num_batched_tokens == EngineConfig.max_num_batched_tokens:
+            config = replace(config, max_num_batched_tokens=max(GPU_BATCHED_TOKENS,
+                                                                config.max_num_seqs))
+        if config.quantization is not None:
+            from infero.kernels import formats
+
+            model = formats.quantize_model(model, config.quantization)
+        self.model, self.config = model, config
         self.on_step, self.clock = on_step, clock
+        self.overlap = cuda if config.overlap is None else config.overlap
         self.num_blocks = _num_blocks(model, self.config)
-        self.runner = Runner(model, self.num_blocks, self.config.block_size,
-                             self.config.host_blocks)
+        longest = min(config.max_model_len or model.config.max_context, model.config.max_context,
+                      self.num_blocks * config.block_size)
+        self.runner = Runner(
+            model, self.num_blocks, config.block_size, config.host_blocks,
+            options=kernels.Options(config.kernels, config.fuse, config.deterministic),
+            cuda_graphs=config.cuda_graphs, compiled=config.compile, max_rows=config.max_num_seqs,
+            max_len=longest)
         self.scheduler = Scheduler(self.config, self.num_blocks, self.config.block_size)
+        self._flight: _Flying | None = None  # launched, not read back
         self.max_model_len = min(self.config.max_model_len or model.config.max_context,
                                  model.config.max_context, self.scheduler.capacity)
         self.stats = Stats()
@@ -218,32 +261,63 @@ class Engine:
             raise
 
     def _step(self) -> list[Chunk]:
-        start_s = self.clock()
+        start_s, chunks = self.clock(), list[Chunk]()
         plan = self.scheduler.schedule(start_s)
-        if plan is None:
-            return []
-        sampling = [entry.request for entry in plan.entries if entry.samples]
-        planned_s = self.clock()
-        drawn = self._run(plan, sampling)
-        drawn_s = self.clock()
-        chunks: list[Chunk] = []
-        tables = [list(e.request.block_table) for e in plan.entries] if self.on_step else []
-        self.scheduler.commit(
-            plan, [[drawn[e.request.id]] if e.samples else [] for e in plan.entries],
-            lambda request, token: self._accept(request, token, drawn_s, chunks))
-        self._count(plan, drawn, tables, start_s, drawn_s - planned_s)
+        before, self._flight = self._flight, None
+        launched = self._launch(plan, start_s) if plan is not None else None
+        if before is not None:
+            self._land(before, chunks)
+        self._flight = launched
+        alone = launched is not None and (launched.flight.logits is not None or not self.overlap)
+        if alone or not self._groups:  # nothing more is to come that could overlap
+            self._drain(chunks)
+        self.stats.step_s += self.clock() - start_s
         return chunks
 
-    def _run(self, plan: Plan, sampling: list[Request]) -> dict[str, int]:
-        """Forward pass and draws: the new token of each sampling request."""
-        rows = [request.state.row for request in sampling]
-        found = self.runner.execute(plan)
-        if not sampling:
-            return {}
-        tokens = logits.choose(found, rows, [len(request.tokens) for request in sampling])
-        for request, logprob in zip(sampling, logits.logprobs(found, rows, tokens), strict=True):
+    def _drain(self, chunks: list[Chunk]) -> None:
+        """Take in the step that is on its way."""
+        flying, self._flight = self._flight, None
+        if flying is not None:
+            self._land(flying, chunks)
+
+    def _launch(self, plan: Plan, start_s: float) -> _Flying:
+        """Start a step. The device draws its tokens if no row depends on what the host knows."""
+        states = [entry.request.state.row for entry in plan.entries if entry.samples]
+        planned_s = self.clock()
+        here = self.model.device.type == "cpu" and not self.overlap  # no need to draw early
+        choose = here or not all(state.plain for state in states)
+        flight = self.runner.execute(plan, states, choose=choose)
+        tables = [list(e.request.block_table) for e in plan.entries] if self.on_step else []
+        return _Flying(flight, tables, start_s, self.clock() - planned_s)
+
+    def _land(self, flying: _Flying, chunks: list[Chunk]) -> None:
+        """Read a step's tokens back, or choose them, and commit it."""
+        flight, plan = flying.flight, flying.flight.plan
+        waiting_s = self.clock()
+        if flight.logits is not None:
+            tokens = self._choose(flight)
+        else:
+            tokens = flight.read()
+        now_s = self.clock()
+        drawn = {entry.request.id: token
+                 for entry, token in zip(flight.sampling, tokens, strict=True)}
+        self.scheduler.commit(
+            plan, [[drawn[e.request.id]] if e.samples else [] for e in plan.entries],
+            lambda request, token: self._accept(request, token, now_s, chunks))
+        self._count(plan, drawn, flying.tables, flying.start_s,
+                    flying.launch_s + now_s - waiting_s)
+
+    def _choose(self, flight: Flight) -> list[int]:
+        """The new token of each sampling request, chosen by the host."""
+        requests = [entry.request for entry in flight.sampling]
+        if not requests or flight.logits is None:
+            return []
+        rows = [request.state.row for request in requests]
+        tokens = logits.choose(flight.logits, rows, [e.start + e.n for e in flight.sampling])
+        for request, logprob in zip(requests, logits.logprobs(flight.logits, rows, tokens),
+                                    strict=True):
             request.state.logprob = logprob
-        return {request.id: token for request, token in zip(sampling, tokens, strict=True)}
+        return tokens
 
     def _accept(self, request: Request, token: int, now_s: float, chunks: list[Chunk]
                 ) -> str | None:
@@ -272,7 +346,6 @@ class Engine:
         stats.tokens_computed += plan.tokens
         stats.tokens_sampled += len(drawn)
         stats.preemptions += len(plan.preempted)
-        stats.step_s += end_s - start_s
         stats.forward_s += forward_s
         by_id = {entry.request.id: entry.request for entry in plan.entries}
         cached = {id: by_id[id].cached_tokens for id in plan.admitted if id in by_id}
@@ -295,9 +368,14 @@ class Engine:
 
     # ------------------------------------------------------------ state
 
+    def warm_up(self) -> float:
+        """Capture all decode steps as graphs now, not at first use; the seconds it took."""
+        return self.runner.warm_up()
+
     def reset(self) -> None:
         """Abort everything and forget every cached prefix."""
         self._groups.clear()
+        self._flight = None
         self.scheduler = Scheduler(self.config, self.num_blocks, self.config.block_size)
 
     def check_integrity(self) -> None:
@@ -327,6 +405,7 @@ def _num_blocks(model: Model, config: EngineConfig) -> int:
             budget = min(free // 2, CPU_KV_BYTES)
         else:
             budget = int(free * config.gpu_memory_utilization) - step_bytes(model, config)
+            budget -= GRAPHS_BYTES * config.cuda_graphs
     longest = config.max_model_len or model.config.max_context
     useful = config.max_num_seqs * math.ceil(longest / config.block_size)
     blocks = min(memory.blocks_that_fit(model.config, config.block_size, element, budget), useful)

@@ -132,7 +132,8 @@ class Stage:
         blank = self.ring[0]
         blank.buffers.slots[:], blank.buffers.sources[:] = -1, -1
         blank.temperature[:], blank.top_p[:] = 1, 1
-        self.device.copy_(blank.words)
+        self.blank = blank.words.clone()  # no request; nothing is written anywhere
+        self.device.copy_(self.blank)
 
     def _split(self, words: Tensor) -> dict[str, Tensor]:
         """Views by name; the seeds come first, because they want addresses divisible by 8."""
@@ -167,11 +168,10 @@ class Stage:
             host.sent = torch.cuda.Event()
             host.sent.record()
 
-    def rows(self) -> SamplingRows:
-        """The parameters of the draw, on the device; a token's index is its context's length."""
-        t = self.tensors
-        return SamplingRows(t["temperature"], t["top_k"], t["top_p"], t["min_p"], t["seeds"],
-                            t["contexts"])
+    def rows(self, n: int | None = None) -> SamplingRows:
+        """The parameters of n draws, on the device; a token's index is its context's length."""
+        names = ("temperature", "top_k", "top_p", "min_p", "seeds", "contexts")
+        return SamplingRows(*(self.tensors[name][:n] for name in names))
 
 
 def set_rows(host: Host, params: Sequence[SamplingParams], seeds: Sequence[int]) -> None:
@@ -261,8 +261,7 @@ class Decoder:
         ids, rows, out = stage.tensors["ids"], stage.rows(), self.drawn[:bucket]
         kept = self.drawn.clone()  # the next step may be waiting for these
         words = stage.device.clone()
-        host = Stage(bucket, self.width, self.model.device)  # blank: no request, nothing written
-        stage.device.copy_(host.device)
+        stage.device.copy_(stage.blank)
         try:
             stream = torch.cuda.Stream()
             stream.wait_stream(torch.cuda.current_stream())

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from infero import sampling
+from infero import kernels, sampling
 from infero.outputs import Logprob
-from infero.sampling import SamplingParams
+from infero.sampling import SamplingParams, SamplingRows
 
 if TYPE_CHECKING:
     from infero.grammar import Matcher
@@ -37,6 +37,13 @@ class RowState:
     prompt_mask: Tensor | None = None  # [vocab] bool
     matcher: Matcher | None = None
     output: list[int] = field(default_factory=list)
+
+    @property
+    def plain(self) -> bool:
+        """Whether the device can draw its tokens alone: nothing depends on what the host knows."""
+        p = self.params
+        return (self.counts is None and self.matcher is None and not p.logit_bias
+                and p.logprobs is None and (p.min_tokens == 0 or not len(self.stop_tokens)))
 
 
 def row_state(params: SamplingParams, prompt: Sequence[int], vocab: int,
@@ -100,7 +107,7 @@ def choose(logits: Tensor, states: Sequence[RowState], positions: Sequence[int])
             part = slice(low, low + ROWS)
             rows = sampling.rows_of([s.params for s in states[part]],
                                     [s.seed for s in states[part]], positions[part], logits.device)
-            tokens += sampling.sample(logits[part], rows).tolist()
+            tokens += draw(logits[part], rows).tolist()
     for state, token in zip(states, tokens, strict=True):
         if state.counts is not None:
             state.counts[token] += 1
@@ -108,6 +115,22 @@ def choose(logits: Tensor, states: Sequence[RowState], positions: Sequence[int])
             state.output.append(token)
             state.matcher.follow(state.output)
     return tokens
+
+
+def draw(logits: Tensor, rows: SamplingRows, variant: str | None = None,
+         out: Tensor | None = None) -> Tensor:
+    """One token a row, by the device's kernel where it has one: [rows] int64.
+
+    logits: [rows, vocab]; variant: "greedy", "plain" (temperature alone) or "filtered", if known:
+    it saves work, and the host from looking. out: where the tokens go.
+    """
+    if kernels.triton(logits.device):
+        from infero.kernels import sampler
+
+        return sampler.sample(logits, rows, variant or "filtered", out=out)
+    wide = replace(rows, top_k=rows.top_k.long(), position=rows.position.long())
+    tokens = sampling.sample(logits.float(), wide)
+    return tokens if out is None else out.copy_(tokens)
 
 
 def logprobs(logits: Tensor, states: Sequence[RowState], tokens: Sequence[int]

@@ -153,7 +153,7 @@ class Model:
             tensors.append(self.head)
         for layer in self.layers:
             tensors += [t for t in vars(layer).values() if t is not None]
-        return sum(t.numel() * t.element_size() for t in tensors)
+        return sum(t.nbytes for t in tensors)
 
 
 @dataclass

@@ -1,24 +1,29 @@
 """The runner: carries out a plan on the device, and is the only part of the engine with tensors.
 
 Chapter 10 explains `pack`, which lays the new tokens of all requests end to end, so that one
-forward pass serves them all without padding (selective batching, Orca, OSDI 2022).
+forward pass serves them all without padding (selective batching, Orca, OSDI 2022). Chapter 16
+explains the rest: a step of single tokens is a CUDA graph, tokens are drawn on the device, and
+`execute` returns before they are there, so that the host can prepare the next step meanwhile.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from infero import kernels
+from infero import graphs, kernels
 from infero import model as model_module
 from infero.cache import kv
 from infero.cache import pool as pool_module
+from infero.kernels import Options
+from infero.logits import RowState, draw
 from infero.model import Batch, Model
-from infero.request import Plan
+from infero.request import Plan, Scheduled
+from infero.sampling import SamplingRows
 
 
 @dataclass
@@ -64,38 +69,264 @@ def pack(spans: Sequence[Span], block_size: int) -> Ragged:
     return ragged
 
 
+@dataclass
+class Flight:
+    """A step that was launched. Its `tokens` are on the device, or None where logits are wanted."""
+
+    plan: Plan
+    sampling: list[Scheduled]  # the entries that sample, in the order of the rows
+    logits: Tensor | None = None  # [rows, vocab], if the host is to choose
+    tokens: Tensor | None = None  # [rows] int64 on the host, valid once `ready` has happened
+    ready: torch.cuda.Event | None = None
+    row_of: dict[str, int] = field(default_factory=dict)  # of each request that samples
+
+    def read(self) -> list[int]:
+        """The drawn tokens; waits until the device has drawn them."""
+        if self.ready is not None:
+            self.ready.synchronize()
+        return [] if self.tokens is None else self.tokens.tolist()
+
+
+class Sender:
+    """Sends lists of integers to a GPU without waiting: one pinned buffer, one copy."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.turn = device, 0
+        self.ring: list[tuple[Tensor, torch.cuda.Event] | None] = [None] * graphs.RING
+
+    def __call__(self, lists: Sequence[Sequence[int]]) -> list[Tensor]:
+        """int32 tensors on the device, views of one."""
+        sizes = [len(numbers) for numbers in lists]
+        self.turn = (self.turn + 1) % len(self.ring)
+        kept = self.ring[self.turn]
+        if kept is not None:
+            kept[1].synchronize()
+        if kept is None or len(kept[0]) < sum(sizes):
+            room = torch.empty(max(2 * sum(sizes), 1 << 14), dtype=torch.int32, pin_memory=True)
+            kept = room, torch.cuda.Event()
+        words = kept[0][: sum(sizes)]
+        words.numpy()[:] = [number for numbers in lists for number in numbers]
+        there = words.to(self.device, non_blocking=True)
+        kept[1].record()
+        self.ring[self.turn] = kept
+        return list(there.split(sizes))
+
+
 class Runner:
-    """A model with its paged cache, and a host cache where blocks can be swapped to."""
+    """A model with its paged cache, and a host cache where blocks can be swapped to.
 
-    def __init__(self, model: Model, num_blocks: int, block_size: int, host_blocks: int = 0
-                 ) -> None:
+    `max_rows` requests at most are in a step, of at most `max_len` tokens each.
+    """
+
+    def __init__(self, model: Model, num_blocks: int, block_size: int, host_blocks: int = 0, *,
+                 options: Options | None = None, cuda_graphs: bool = False,
+                 compiled: bool = False, max_rows: int = 64, max_len: int = 0) -> None:
         self.model, self.block_size = model, block_size
+        self.options = options or kernels.options()
         kernels.prepare(model)
-        make, config = kv.empty, model.config
-        self.cache = make(config, num_blocks, block_size, model.dtype, model.device)
+        make, config, device = kv.empty, model.config, model.device
+        # On a GPU one block more than is handed out: padding of a captured step may write there.
+        spare = int(device.type == "cuda")
+        self.cache = make(config, num_blocks + spare, block_size, model.dtype, device)
+        self.dump = num_blocks * block_size
         self.host = make(config, host_blocks, block_size, model.dtype, "cpu")
-        if model.device.type == "cuda" and host_blocks:  # pinned memory copies without waiting
+        if device.type == "cuda" and host_blocks:  # pinned memory copies without waiting
             self.host.k, self.host.v = self.host.k.pin_memory(), self.host.v.pin_memory()
+        self.send = Sender(device)
+        self.drawn = torch.zeros(max_rows, dtype=torch.int64, device=device)
+        self.draws = graphs.Stage(max_rows, 0, device)  # for draws outside a graph
+        self.before: Flight | None = None
+        with kernels.using(self.options):
+            self.compiled = compiled
+            self.fused = self._fused()
+            self.blanks = not kernels.attends(device)  # its attention reads what it masks
+            self.plain_graphs = ""
+            self.decoder = None
+            if cuda_graphs and device.type == "cuda":
+                self.plain_graphs = self._uncapturable()
+                if not self.plain_graphs:
+                    width = -(-(max_len or num_blocks * block_size) // block_size)
+                    self.decoder = graphs.Decoder(model, self._body, self._batch_of, self.drawn,
+                                                  max_rows, width)
+                    self.longest = max_len or num_blocks * block_size
 
-    def execute(self, plan: Plan) -> Tensor:
-        """Make the plan's copies, run its tokens: float32 logits [sampling entries, vocab]."""
+    def _fused(self) -> bool:
+        if not kernels.attends(self.model.device) or self.compiled:
+            return False
+        from infero.kernels import forward
+
+        return forward.usable(self.model)
+
+    def _uncapturable(self) -> str:
+        """Why a decode step of this model cannot be captured; empty if it can."""
+        device = self.model.device
+        if not kernels.attends(device):
+            return "attention is PyTorch's, which asks the host for lengths"
+        names = [name for name in kernels.learners(device)
+                 if name.endswith(("attention", "flash", "paged_decode", "combine", "kv.write"))]
+        return f"{names[0]} is the learner's and takes lengths from the host" if names else ""
+
+    # ------------------------------------------------------------ a step
+
+    @torch.inference_mode()
+    def execute(self, plan: Plan, states: Sequence[RowState], *, choose: bool = False) -> Flight:
+        """Start a step. `states` are those of the sampling entries, in the plan's order.
+
+        choose: the host is going to choose the tokens, from the flight's logits. Otherwise the
+        device draws them; the flight's `read` waits for them. A request whose newest token is not
+        known yet must have sampled in the step before.
+        """
+        with kernels.using(self.options):
+            return self._launch(plan, states, choose)
+
+    def _launch(self, plan: Plan, states: Sequence[RowState], choose: bool) -> Flight:
         self._copy(plan)
-        spans = []
-        for entry in plan.entries:
-            request, end = entry.request, entry.start + entry.n
-            known = request.tokens + request.drafts if entry.drafts else request.tokens
-            spans.append(Span(known[entry.start : end], entry.start, request.block_table,
-                              entry.samples))
-        self._blank(spans)
+        order, states = self._ordered(plan, states)
+        spans = [self._span(entry) for entry in order]
+        flight = Flight(plan, [entry for entry in order if entry.samples])
+        flight.row_of = {entry.request.id: row for row, entry in enumerate(flight.sampling)}
+        result = self._captured(order, spans, states, choose)
+        if result is None:
+            found = self._eager(spans)
+            if choose or not states:
+                flight.logits = found
+            else:
+                result = self._draw(found, states, flight)
+        elif choose:
+            flight.logits = result[: len(states)].float()
+        if result is not None and not choose:
+            self._read_back(flight, result[: len(states)])
+        self.before = flight
+        return flight
+
+    def _ordered(self, plan: Plan, states: Sequence[RowState]
+                 ) -> tuple[list[Scheduled], list[RowState]]:
+        """Entries with single tokens first: they go to another kernel than longer chunks."""
+        order = sorted(plan.entries, key=lambda entry: entry.n > 1)
+        state_of = {entry.request.id: state for entry, state in zip(
+            (entry for entry in plan.entries if entry.samples), states, strict=True)}
+        return order, [state_of[e.request.id] for e in order if e.samples]
+
+    def _span(self, entry: Scheduled) -> Span:
+        """The tokens of an entry; one that was drawn but not read yet is -1 - its row."""
+        request, end = entry.request, entry.start + entry.n
+        known = request.tokens + request.drafts if entry.drafts else request.tokens
+        tokens = known[entry.start : end]
+        if len(tokens) < entry.n:
+            assert self.before is not None
+            tokens.append(-1 - self.before.row_of[request.id])
+        return Span(tokens, entry.start, request.block_table, entry.samples)
+
+    def _captured(self, order: Sequence[Scheduled], spans: Sequence[Span],
+                  states: Sequence[RowState], choose: bool) -> Tensor | None:
+        """Run a step of single tokens as a graph: logits or tokens, or None if it cannot be."""
+        if self.decoder is None or any(e.n > 1 or not e.samples for e in order):
+            return None
+        params = [state.params for state in states]
+        variant = "logits" if choose else graphs.variant_of(params)
+
+        def write(host: graphs.Host) -> None:
+            graphs.fill(host.buffers, pack(spans, self.block_size), [s.block_table for s in spans])
+            graphs.set_rows(host, params, [state.seed for state in states])
+
+        return self.decoder.step(len(spans), variant, write)
+
+    def _eager(self, spans: Sequence[Span]) -> Tensor:
+        """Run a step of any shape: logits [sampling spans, vocab]."""
+        if self.blanks:
+            self._blank(spans)
         ragged, device = pack(spans, self.block_size), self.model.device
         longest = max(len(span.block_table) for span in spans)
         tables = [s.block_table + s.block_table[-1:] * (longest - len(s.block_table))
                   for s in spans]
         lists = (ragged.ids, ragged.positions, ragged.slots, ragged.rows)
-        ids, positions, slots, rows = (self._tensor(values) for values in lists)
-        batch = Batch(positions, slots, torch.tensor(tables).to(device, non_blocking=True),
-                      self.block_size, ragged.query_lens, ragged.context_lens)
+        if device.type == "cpu":
+            ids, positions, slots, rows = (torch.tensor(values, dtype=torch.int64)
+                                           for values in lists)
+            block_tables = torch.tensor(tables)
+        else:
+            flat = [block for table in tables for block in table]
+            sent = self.send([*lists, flat])
+            ids, positions, slots, rows, blocks = (t.long() for t in sent)
+            block_tables = blocks.view(len(spans), longest)
+        if min(ragged.ids) < 0:
+            ids = torch.where(ids < 0, self.drawn[(-1 - ids).clamp(min=0)], ids)
+        batch = Batch(positions, slots, block_tables, self.block_size, ragged.query_lens,
+                      ragged.context_lens)
+        return self._forward(ids, batch, rows)
+
+    def _forward(self, ids: Tensor, batch: Batch, rows: Tensor | None = None) -> Tensor:
+        """The forward pass by whatever way was chosen: logits of `rows`, or of all."""
+        if self.fused:
+            from infero.kernels import forward
+
+            return forward.forward(self.model, ids, batch, self.cache, rows)
+        if self.compiled:
+            from infero.kernels import compiled
+
+            return compiled.forward(self.model, ids, batch, self.cache, rows)
         return model_module.forward(self.model, ids, batch, self.cache, rows)
+
+    # ------------------------------------------------------------ the captured step
+
+    def _batch_of(self, stage: graphs.Stage, queries: int) -> Batch:
+        """A bucket's buffers as a batch whose lengths are known on the device alone."""
+        from infero.kernels import decode, forward
+
+        t, config = stage.tensors, self.model.config
+        splits = decode.splits_for(stage.bucket, config.num_kv_heads, self.longest,
+                                   self.model.device)
+        batch = Batch(t["positions"], t["slots"], t["tables"], self.block_size,
+                      [queries] * stage.bucket)
+        batch.memo["layout"] = forward.Layout(t["contexts"], stage.bucket, queries, splits,
+                                              sources=t["sources"], previous=self.drawn)
+        return batch
+
+    def _body(self, ids: Tensor, batch: Batch, rows: SamplingRows, variant: str, out: Tensor
+              ) -> Tensor:
+        """What is captured: a forward pass, and the draw unless logits are wanted."""
+        if not self.fused:  # the plain pass wants 64-bit indexes, and a real slot for padding
+            where = batch.memo["layout"]
+            slots, size = batch.slots.long(), self.block_size
+            slots = torch.where(slots < 0, self.dump, slots)
+            batch = Batch(batch.positions.long(), slots, batch.block_tables, size,
+                          batch.query_lens, memo={"layout": where})
+            drawn = self.drawn[where.sources.clamp(min=0)]
+            ids = torch.where(where.sources < 0, ids.long(), drawn)
+        found = self._forward(ids, batch)
+        return found if variant == "logits" else draw(found, rows, variant, out)
+
+    def warm_up(self, variants: Sequence[str] = ("greedy", "plain")) -> float:
+        """Capture the decode steps of all batch sizes now; the seconds it took."""
+        if self.decoder is None:
+            return 0.0
+        with kernels.using(self.options):
+            before = self.decoder.capture_s
+            self.decoder.capture_all(variants)
+        return self.decoder.capture_s - before
+
+    # ------------------------------------------------------------ drawing
+
+    def _draw(self, found: Tensor, states: Sequence[RowState], flight: Flight) -> Tensor:
+        """Draw on the device, outside a graph."""
+        params, n = [state.params for state in states], len(states)
+        host = self.draws.next()
+        host.buffers.contexts[:n] = [entry.start + entry.n for entry in flight.sampling]
+        graphs.set_rows(host, params, [state.seed for state in states])
+        self.draws.send(host)
+        return draw(found, self.draws.rows(n), graphs.variant_of(params), self.drawn[:n])
+
+    def _read_back(self, flight: Flight, tokens: Tensor) -> None:
+        """Start copying the drawn tokens to the host."""
+        if not tokens.is_cuda:
+            flight.tokens = tokens.clone()
+            return
+        flight.tokens = torch.empty(len(tokens), dtype=tokens.dtype, pin_memory=True)
+        flight.tokens.copy_(tokens, non_blocking=True)
+        flight.ready = torch.cuda.Event()
+        flight.ready.record()
+
+    # ------------------------------------------------------------ blocks
 
     def _tensor(self, values: list[int]) -> Tensor:
         host = torch.tensor(values, dtype=torch.int64)

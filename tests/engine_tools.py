@@ -11,9 +11,11 @@ from torch import Tensor
 
 from infero import generate, sampling
 from infero.engine import Engine
+from infero.logits import RowState
 from infero.model import Model
 from infero.outputs import Chunk
 from infero.request import Plan
+from infero.runner import Flight
 from infero.sampling import SamplingParams
 
 GREEDY = SamplingParams(temperature=0, max_tokens=12)
@@ -115,12 +117,11 @@ def captured(engine: Engine) -> dict[tuple[str, int], Tensor]:
     found: dict[tuple[str, int], Tensor] = {}
     execute = engine.runner.execute
 
-    def wrapped(plan: Plan) -> Tensor:
-        logits = execute(plan)
-        sampling_entries = [e for e in plan.entries if e.samples]
-        for entry, row in zip(sampling_entries, logits, strict=True):
-            found[entry.request.id, len(entry.request.tokens)] = row.float().cpu()
-        return logits
+    def wrapped(plan: Plan, states: Sequence[RowState], *, choose: bool) -> Flight:
+        flight = execute(plan, states, choose=True)
+        for entry, row in zip(flight.sampling, flight.logits, strict=True):
+            found[entry.request.id, entry.start + entry.n] = row.float().cpu()
+        return flight
 
     engine.runner.execute = wrapped  # type: ignore[method-assign]
     return found

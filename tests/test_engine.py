@@ -18,6 +18,8 @@ from infero.errors import ConfigError, ParameterError, PromptError, StalePiecesE
 from infero.lab import swap
 from infero.llm import LLM
 from infero.model import Model, random_model
+from infero.request import Plan
+from infero.runner import Flight
 from infero.sampling import SamplingParams
 from tests.conftest import tiny_config
 from tests.engine_tools import GREEDY, alone, check_empty, drive, prompts
@@ -161,12 +163,12 @@ def test_abort_during_the_forward_pass(engine: Engine) -> None:
     engine.add_request("b", PROMPT, GREEDY)
     execute, calls = engine.runner.execute, []
 
-    def interrupted(plan: object) -> torch.Tensor:
-        logits = execute(plan)  # type: ignore[arg-type]
+    def interrupted(plan: Plan, *rest: object, **named: object) -> Flight:
+        flight = execute(plan, *rest, **named)  # type: ignore[arg-type]
         calls.append(plan)
         if len(calls) == 3:
             engine.abort("a")
-        return logits
+        return flight
 
     engine.runner.execute = interrupted  # type: ignore[method-assign]
     run = drive(engine)
@@ -317,7 +319,7 @@ def test_a_failed_step_leaves_a_usable_engine(engine: Engine) -> None:
     engine.step()
     execute = engine.runner.execute
 
-    def fails(plan: object) -> torch.Tensor:
+    def fails(*given: object, **named: object) -> None:
         raise RuntimeError("a bolt from the blue")
 
     engine.runner.execute = fails  # type: ignore[method-assign]
@@ -331,7 +333,7 @@ def test_a_failed_step_leaves_a_usable_engine(engine: Engine) -> None:
 
 
 def test_out_of_memory_says_what_to_do(engine: Engine) -> None:
-    def fails(plan: object) -> torch.Tensor:
+    def fails(*given: object, **named: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     engine.add_request("a", PROMPT, GREEDY)
@@ -348,7 +350,7 @@ def test_streams_end_when_another_s_step_failed(letters: Model) -> None:
     next(first), next(second)
     assert llm.engine is not None
 
-    def fails(plan: object) -> torch.Tensor:
+    def fails(*given: object, **named: object) -> None:
         raise RuntimeError("blue")
 
     execute, llm.engine.runner.execute = llm.engine.runner.execute, fails  # type: ignore

@@ -477,8 +477,8 @@ def an_abort_while_in_flight(model: Model) -> None:
         engine.add_request(id, [1, 2, 3, 4, 5], GREEDY)
     execute = engine.runner.execute
 
-    def interrupted(plan: Any) -> torch.Tensor:
-        found = execute(plan)
+    def interrupted(plan: Any, *rest: Any, **named: Any) -> Any:
+        found = execute(plan, *rest, **named)
         if plan.step == 4:
             engine.abort("a")
         return found

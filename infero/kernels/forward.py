@@ -96,7 +96,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, batch: Batch, scale: float, window: 
         decode.attention(q[:rows], k, v, tables[:few], where.contexts[:few], size, scale, window,
                          queries=where.queries, splits=where.splits, out=out[:rows],
                          deterministic=kernels.options().deterministic)
-    if rows < len(q):
+    if where.query_starts is not None and rows < len(q):
         flash.attention(q[rows:], k, v, where.query_starts, where.contexts[few:], tables[few:],
                         size, scale, window, longest_query=where.longest_query, out=out[rows:])
     return out

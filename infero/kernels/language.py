@@ -32,14 +32,14 @@ INTERPRETED = _interpreted()
 if INTERPRETED:
     os.environ["TRITON_INTERPRET"] = "1"
 
-triton: Any
-tl: Any
 try:
     import triton
     import triton.language as tl
     from triton.language.extra import libdevice
 except ImportError:  # macOS and Windows have no Triton
-    triton = tl = libdevice = None
+    triton: Any = None  # type: ignore[no-redef]
+    tl: Any = None  # type: ignore[no-redef]
+    libdevice: Any = None  # type: ignore[no-redef]
 
 
 def available() -> bool:
