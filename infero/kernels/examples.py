@@ -69,11 +69,12 @@ class Compiled:
     error: str = ""
 
 
-def modules() -> list[str]:
-    """Modules of `infero.kernels`, steps included, that offer examples."""
+def modules(chosen: Sequence[str] = ()) -> list[str]:
+    """Modules of `infero.kernels`, steps included, that offer examples: all, or those chosen."""
     found = []
     for info in pkgutil.walk_packages(kernels.__path__, "infero.kernels."):
-        if not info.ispkg and info.name != __name__:
+        short = info.name.removeprefix("infero.kernels.")
+        if not info.ispkg and info.name != __name__ and (not chosen or short in chosen):
             module = importlib.import_module(info.name)
             if hasattr(module, "examples"):
                 found.append(info.name)
@@ -159,8 +160,7 @@ def main(argv: Sequence[str]) -> int:
     if language.INTERPRETED:
         print("Kernels are interpreted here; run with TRITON_INTERPRET=0 to compile them.")
         return 2
-    names = [name for name in modules() if not argv or name.split(".")[-1] in argv
-             or name.removeprefix("infero.kernels.") in argv]
+    names = modules(argv)
     found = compile_all(names)
     print(f"{'kernel':44} {'cc':>4} {'s':>5} {'regs':>5} {'spilled':>7} {'shared':>8}")
     for one in found:
