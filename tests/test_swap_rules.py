@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from infero.errors import StalePiecesError
-from infero.lab import candidate, configurations, folder, mode, pieces, saved, swap
+from infero.lab import candidate, configurations, folder, mode, pieces, saved, swap, triton_cells
 from infero.lab.checking import Mistake
 from infero.llm import LLM
 from infero.sampling import SamplingParams
@@ -47,7 +47,7 @@ def _learner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def source_of_reference(piece: pieces.Piece) -> str:
     """The exercise cell a learner would have written who writes what the engine has."""
-    return f"#| exercise: {piece.name}\n{inspect.getsource(swap.reference(piece.name))}"
+    return f"#| exercise: {piece.name}\n{triton_cells.source_of(swap.reference(piece.name))}"
 
 
 def keep(name: str, text: str) -> None:

@@ -23,7 +23,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from infero.lab import pieces
+from infero.lab import pieces, triton_cells
 from infero.lab.checking import AnswerKeyCalled, Cell, Mistake
 from infero.lab.pieces import Piece
 
@@ -71,10 +71,23 @@ def module_imports(module: str) -> tuple[str, ...]:
 
 
 @cache
+def module_kernels(module: str) -> frozenset[str]:
+    """Names of the kernels that the module itself defines."""
+    tree = _module_tree(module)
+    return frozenset(node.name for node in tree.body
+                     if isinstance(node, ast.FunctionDef) and triton_cells.is_jit(node))
+
+
+@cache
 def module_names(module: str) -> frozenset[str]:
-    """Public classes, functions and constants that the module itself defines, pieces left out."""
+    """Public classes, functions and constants that the module itself defines.
+
+    Pieces are left out, and so are kernels: they are half of the answer.
+    """
     found = set()
     for node in _module_tree(module).body:
+        if triton_cells.is_jit(node):
+            continue
         if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
             found.add(node.name)
         elif isinstance(node, (ast.Assign, ast.AnnAssign)):
@@ -161,6 +174,11 @@ def _refuse_borrowed(piece: Piece, tree: ast.Module, top: str, where: str) -> No
             f"`{name}` is another piece of the engine. Write `{last}.{name}(...)` and put "
             f"`from {parent} import {last}` into {where}, so that the engine's own is called."
         )
+    elif name in module_kernels(piece.module):
+        words = (
+            f"`{name}` is not in {where}: kernel and function belong together in one cell. Write "
+            f"the kernel there, under `@triton.jit`, above `{piece.attribute}`."
+        )
     else:
         words = (
             f"`{name}` is defined in another cell; the engine will not have it. Put what makes "
@@ -242,6 +260,7 @@ def _import(piece: Piece, source: str, cell: Cell, top: str) -> Candidate:
     tree = ast.parse(cell.text)
     _refuse_answer_key(piece, tree)
     _refuse_borrowed(piece, tree, top, cell.where)
+    triton_cells.refuse_host_code(tree, cell.where)
     name = f"infero_candidate_{next(_count)}"
     module = types.ModuleType(name)
     module.__file__ = str(cell.path)
@@ -250,6 +269,7 @@ def _import(piece: Piece, source: str, cell: Cell, top: str) -> Candidate:
     try:
         code = compile(source, str(cell.path), "exec", dont_inherit=True)
         exec(code, module.__dict__)
+        triton_cells.settle(module)
     except (Mistake, AnswerKeyCalled):
         raise
     except Exception as error:
@@ -281,12 +301,24 @@ def _at_import(error: Exception, cell: Cell) -> str:
 
 
 def _refuse_answer_key(piece: Piece, tree: ast.Module) -> None:
+    kernels = module_kernels(piece.module)
+    last = piece.module.rpartition(".")[2]
     for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Attribute)
+            and node.attr in kernels
+            and ast.unparse(node.value).rpartition(".")[2] == last
+        ):
+            raise Mistake(
+                f"This calls the answer key: line {node.lineno} uses the reference's kernel "
+                f"{node.attr}.",
+                "answer-key",
+            )
         if not isinstance(node, ast.ImportFrom) or node.module != piece.module:
             continue
-        if any(alias.name in (piece.attribute, "*") for alias in node.names):
+        if any(a.name in (piece.attribute, "*") or a.name in kernels for a in node.names):
             raise Mistake(
-                f"This calls the answer key: line {node.lineno} imports {piece.name}, which is "
+                f"This calls the answer key: line {node.lineno} imports from {piece.module} "
                 "what you are writing.",
                 "answer-key",
             )

@@ -148,7 +148,15 @@ class Check:
     def explain(self, error: BaseException, args: Any = (), kwargs: Any = None) -> Mistake:
         """The mistake that an exception of the candidate amounts to, with the learner's own "
         "line."""
+        from infero.lab import triton_cells
+
+        outer, (error, key, meaning) = error, triton_cells.translate(error)
         place, line = self._place(error)
+        if not line and self.cell is not None:
+            place = triton_cells.compiled_line(outer, self.cell) or self._place(outer)[0]
+        if isinstance(error, Mistake):
+            where = f"{place.removesuffix('.')}\n" if place.strip(" .") else ""
+            return Mistake(f"Stopped{where}{error.words}" if where else error.words, error.key)
         if isinstance(error, NotImplementedError) and _from_stub(error, line):
             return Unfinished()
         if isinstance(error, AnswerKeyCalled):
@@ -163,7 +171,9 @@ class Check:
                 f"{k} = {v}" for k, v in _describe_arguments(self.reference, args, kwargs or {})
             ]
             details = ["It was called with " + "; ".join(shown) + "."]
-        return Mistake(f"Your code stopped with an error{place}\n{words}", "raises", details)
+        if meaning:
+            words = f"{words}\nThat is: {meaning}"
+        return Mistake(f"Your code stopped with an error{place}\n{words}", key, details)
 
     def _place(self, error: BaseException) -> tuple[str, str]:
         """Where in the learner's cell an exception comes from, in words, and the text of the "

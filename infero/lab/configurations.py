@@ -146,6 +146,40 @@ def mla() -> None:
     module.greedy(module.random_model(config), [1, 2, 3], 6, absorbed=True)
 
 
+def lanes() -> None:
+    """The two lanes of a decode step, as the benchmark of launches predicts it."""
+    from infero import lanes as module
+
+    module.predict(150, 1e-3, module.Costs(launch_s=5e-6, graph_s=1e-5, gap_s=1e-6))
+    module.step_gain(plan_s=3e-4, run_s=1e-3, steps=8)
+
+
+def taped() -> None:
+    """Three requests decode from captured steps, and the batch shrinks from bucket to bucket."""
+    from infero import taped as module
+
+    module.greedy(tiny_model(), [[1, 2, 3], [4, 5], [6]], [4, 6, 2], block_size=4)
+
+
+def steps_elementwise() -> None:
+    """The engine on the labs' kernels for norm, activation and rotation (chapter 13)."""
+    from infero.kernels import language
+    from infero.llm import LLM
+    from infero.sampling import SamplingParams
+
+    language.need()
+    params = SamplingParams(temperature=0.0, max_tokens=3, ignore_eos=True)
+    llm = LLM(tiny_model(), kernels="steps", block_size=4, kv_memory_bytes=1 << 20)
+    llm.generate([1, 2, 3], params)
+
+
+def coalescing() -> None:
+    """The bandwidth that chapter 13 expects of an access pattern."""
+    from infero.kernels.steps import coalescing as module
+
+    module.bandwidth(range(0, 64, 2), 4, 3e12)
+
+
 CONFIGURATIONS: dict[str, Callable[[], None]] = {
     "naive": naive,
     "cached": cached,
@@ -159,4 +193,8 @@ CONFIGURATIONS: dict[str, Callable[[], None]] = {
     "roofline": roofline,
     "bench": bench,
     "mla": mla,
+    "steps_elementwise": steps_elementwise,
+    "coalescing": coalescing,
+    "lanes": lanes,
+    "taped": taped,
 }

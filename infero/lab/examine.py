@@ -14,7 +14,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from infero.lab import candidate, mode, swap
+from infero.lab import candidate, mode, swap, triton_cells
 from infero.lab.candidate import Candidate
 from infero.lab.checking import AnswerKeyCalled, Check, Mistake, seed_of_grading
 from infero.lab.pieces import Piece
@@ -142,6 +142,9 @@ def _speed(check: Check, twin: Callable[..., Any]) -> float | None:
     args, kwargs = check.sample
     if any(callable(value) for value in (*args, *kwargs.values())):
         return None
+    on_gpu = any(isinstance(value, torch.Tensor) and value.is_cuda for value in args)
+    if not on_gpu and triton_cells.used_by(twin):  # interpreted: no time worth telling
+        return None
 
     def best(function: Callable[..., Any]) -> float:
         times: list[float] = []
@@ -149,6 +152,8 @@ def _speed(check: Check, twin: Callable[..., Any]) -> float | None:
         while len(times) < 3 or (time.perf_counter() < end and len(times) < 50):
             start = time.perf_counter()
             function(*args, **kwargs)
+            if on_gpu:
+                torch.cuda.synchronize()
             times.append(time.perf_counter() - start)
         return min(times)
 

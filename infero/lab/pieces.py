@@ -61,6 +61,8 @@ LABS: tuple[Lab, ...] = (
     Lab("08", "08_paged_attention", "PagedAttention and prefix caching", minutes=90),
     Lab("10", "10_continuous_batching", "Continuous batching", minutes=80),
     Lab("11", "11_scheduling", "Scheduling", minutes=80),
+    Lab("13", "13_triton", "Programming the GPU with Triton", minutes=100),
+    Lab("16", "16_compilers_and_graphs", "Compilers and graphs", minutes=80),
 )
 
 _LAB01 = "infero.lab.checks.lab01"
@@ -70,6 +72,8 @@ _LAB07 = "infero.lab.checks.lab07"
 _LAB08 = "infero.lab.checks.lab08"
 _LAB10 = "infero.lab.checks.lab10"
 _LAB11 = "infero.lab.checks.lab11"
+_LAB13 = "infero.lab.checks.lab13"
+_LAB16 = "infero.lab.checks.lab16"
 
 PIECES: tuple[Piece, ...] = (
     # Lab 1: from prompt to token.
@@ -167,6 +171,21 @@ PIECES: tuple[Piece, ...] = (
           title="Who gives up its blocks", configuration="tight"),
     Piece("infero.scheduler.may_admit", lab="11", exercise="5", check=f"{_LAB11}:may_admit",
           title="Whether a request may start", configuration="paged"),
+    # Lab 13: programming the GPU with Triton.
+    Piece("infero.kernels.steps.elementwise.rms_norm", lab="13", exercise="3",
+          check=f"{_LAB13}:rms_norm", title="Normalise a row a program",
+          configuration="steps_elementwise", points=15),
+    # Lab 16: compilers and graphs.
+    Piece("infero.lanes.device_ends", lab="16", exercise="1", check=f"{_LAB16}:device_ends",
+          title="When a kernel ends that the host must launch", configuration="lanes"),
+    Piece("infero.tape.replay", lab="16", exercise="2", check=f"{_LAB16}:replay",
+          title="Capture and replay", configuration="taped", points=20),
+    Piece("infero.graphs.bucket_of", lab="16", exercise="3", check=f"{_LAB16}:bucket_of",
+          title="Which captured batch size holds a batch", configuration="taped", points=5),
+    Piece("infero.graphs.fill", lab="16", exercise="4", check=f"{_LAB16}:fill",
+          title="A step in fixed buffers, padded", configuration="taped", points=20),
+    Piece("infero.lanes.overlapped", lab="16", exercise="5", check=f"{_LAB16}:overlapped",
+          title="The host one step ahead", configuration="lanes", points=15),
 )
 
 

@@ -2,7 +2,8 @@
 
 For as long as the learner's code runs, the code of the reference function is replaced by code that
 raises, so that every name it goes by fails alike: the module's attribute, a from-import made long
-before, `swap.reference`, an entry found through `sys.modules`. Other pieces are left alone.
+before, `swap.reference`, an entry found through `sys.modules`. The kernels that the reference
+launches are out of reach as well. Other pieces are left alone.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import types
 from collections.abc import Callable
 from typing import Any
 
+from infero.lab import pieces, triton_cells
 from infero.lab.checking import AnswerKeyCalled
 
 _armed: list[Tripwire] = []
@@ -38,6 +40,8 @@ class Tripwire:
         self.name = name
         self.module_name, _, self.attribute = name.rpartition(".")
         self.reference = reference
+        others = {p.attribute for p in pieces.PIECES if p.module == self.module_name}
+        self._kernels = triton_cells.used_by(reference, frozenset(others - {self.attribute}))
         self.tripped = False
         self._depth = 0
 
@@ -57,6 +61,10 @@ class Tripwire:
                 self._codes.append((function, function.__code__))
                 function.__code__ = spring.__code__
             function = getattr(function, "__wrapped__", None)
+        for kernel in self._kernels:  # neither launched, nor called, nor read by the compiler
+            for way in ("run", "rewrite", "parse"):
+                if hasattr(kernel, way):
+                    setattr(kernel, way, spring)
         self._placed: Any = self.reference if self._codes else spring
         setattr(self._module, self.attribute, self._placed)
         _armed.append(self)
@@ -69,6 +77,9 @@ class Tripwire:
         _armed.remove(self)
         for function, code in self._codes:
             function.__code__ = code
+        for kernel in self._kernels:
+            for way in ("run", "rewrite", "parse"):
+                vars(kernel).pop(way, None)
         moved = sys.modules.get(self.module_name) is not self._module
         moved = moved or vars(self._module).get(self.attribute) is not self._placed
         sys.modules[self.module_name] = self._module

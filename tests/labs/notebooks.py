@@ -86,6 +86,13 @@ def exercises(notebook: Any) -> list[Exercise]:
     return found
 
 
+def others(piece: pieces.Piece) -> frozenset[str]:
+    """Names of the other pieces of a piece's module."""
+    return frozenset(p.attribute for p in pieces.PIECES if p.module == piece.module) - {
+        piece.attribute
+    }
+
+
 @contextmanager
 def _environment(changes: dict[str, str]) -> Iterator[None]:
     before = {key: os.environ.get(key) for key in changes}

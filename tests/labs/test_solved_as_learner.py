@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from infero.lab import swap
+from infero.lab import swap, triton_cells
 from tests.labs import notebooks
 
 STATE = """\
@@ -36,14 +36,30 @@ print(json.dumps({"calls": calls, "files": {
 
 
 def solution(exercise: notebooks.Exercise) -> str:
-    """The exercise cell with the body of the engine's own function in the place of the stub's."""
+    """The exercise cell with the engine's own bodies in the place of the stub's.
+
+    The function keeps the stub's signature and docstring; a kernel that the reference uses takes
+    the whole place of the stub's kernel of the same name, or stands above the function.
+    """
     stub, source = exercise.stub, exercise.cell.source.splitlines()
-    head = source[: stub.body[0].end_lineno]  # up to the end of the docstring
-    reference = inspect.getsource(swap.reference(exercise.piece.name))
-    function = ast.parse(reference).body[0]
+    reference = swap.reference(exercise.piece.name)
+    function = ast.parse(inspect.getsource(reference)).body[0]
     assert isinstance(function, ast.FunctionDef)
-    body = reference.splitlines()[function.body[1].lineno - 1 :]
-    return "\n".join([*head, *body])
+    body = inspect.getsource(reference).splitlines()[function.body[1].lineno - 1 :]
+    first = min([stub.lineno, *(d.lineno for d in stub.decorator_list)])
+    own = source[first - 1 : stub.body[0].end_lineno]  # up to the end of the docstring
+    whole = triton_cells.source_of(reference, notebooks.others(exercise.piece))
+    kernels = whole.removesuffix(inspect.getsource(reference)).splitlines()
+    replaced = {n.name for n in ast.parse("\n".join(kernels)).body
+                if isinstance(n, ast.FunctionDef)}
+    above: list[str] = []
+    at = 0
+    for node in exercise.tree.body:
+        start = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))]) - 1
+        if isinstance(node, ast.FunctionDef) and node.name in replaced:
+            above += source[at:start]
+            at = node.end_lineno or at
+    return "\n".join([*above, *source[at : first - 1], *kernels, *own, *body])
 
 
 @pytest.mark.slow
