@@ -1,0 +1,52 @@
+"""The lab's quantized products and the grouped matmul, compiled, at real sizes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from infero import grouped
+from infero.kernels.steps import matmul as steps
+from tests.kernels.test_steps_matmul import case, check_int4, check_int8
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: run `make gpu`"),
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("tokens", [1, 7, 33, 130])
+def test_int4(tokens: int, dtype: torch.dtype) -> None:
+    for out, inner, group in ((1000, 4096, 128), (130, 1152, 64)):
+        c = case(tokens, out, inner, group, dtype, "cuda")
+        functions = [steps.int4_matmul, steps.int4_matvec]
+        if group % 128 == 0:
+            functions += [steps.int4_once, steps.int4_split]
+        for function in functions:
+            check_int4(function, c)
+    assert torch.equal(steps.unpack_nibbles(c.weight.words).cpu(), c.values.half())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_int8(dtype: torch.dtype) -> None:
+    for tokens, out, inner in ((1, 4096, 4096), (4, 1001, 2051)):
+        check_int8(tokens, out, inner, dtype, "cuda")
+
+
+@pytest.mark.parametrize("tokens", [1, 16, 200])
+def test_grouped_without_waiting(tokens: int) -> None:
+    g = torch.Generator().manual_seed(tokens)
+    x = torch.randn(tokens, 512, generator=g).bfloat16().cuda()
+    weights = (torch.randn(8, 768, 512, generator=g) / 16).bfloat16().cuda()
+    picks = torch.rand(tokens, 8, generator=g).topk(2).indices.cuda()
+    grouped.grouped_matmul(x, weights, grouped.route(picks, 8))
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        routing = grouped.route(picks, 8)
+        got = grouped.grouped_matmul(x, weights, routing)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    want = grouped.grouped_reference(x.double(), weights.double(), routing)
+    torch.testing.assert_close(got.double(), want, rtol=2e-2, atol=2e-2)
