@@ -1,0 +1,13 @@
+# mutant: infero.tape.replay
+# story: runs each call twice
+#| exercise: infero.tape.replay
+def replay(tape: Tape, *inputs: Tensor) -> Tensor:
+    for place, new in zip(tape.inputs, inputs):
+        if new.shape != place.shape:
+            raise ValueError("another shape")
+        place.copy_(new)
+    for call in tape.calls:
+        for place, fresh in zip(call.results, run(call)):
+            place.copy_(fresh)
+        run(call)
+    return tape.outputs
