@@ -17,10 +17,13 @@ from infero import cli_bench, cli_trace
 from infero.cli_common import (
     Device,
     Dtype,
+    Kernels,
     MaxTokens,
     Mine,
     Model,
+    Quantization,
     Record,
+    engine_options,
     err,
     load_llm,
     out,
@@ -86,6 +89,8 @@ def generate(
     mine: Mine = False,
     dtype: Dtype = "auto",
     device: Device = None,
+    quantization: Quantization = None,
+    kernels: Kernels = "auto",
     trace: Record = None,
     stats: Annotated[bool, typer.Option(help="Print times and tokens a second to stderr.")] = True,
 ) -> None:
@@ -98,7 +103,8 @@ def generate(
                              seed=seed, stop=stop)
     if prompt == "-":
         prompt = sys.stdin.read()
-    llm = load_llm(model, dtype, device, mine, use_cache=not naive)
+    llm = load_llm(model, dtype, device, mine, use_cache=not naive,
+                   **engine_options(quantization, kernels))
     recording: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
     if trace is not None:
         from infero import timeline
@@ -123,13 +129,15 @@ def chat(
     mine: Mine = False,
     dtype: Dtype = "auto",
     device: Device = None,
+    quantization: Quantization = None,
+    kernels: Kernels = "auto",
     stats: Annotated[bool, typer.Option(help="Print times after each answer.")] = True,
 ) -> None:
     """Talk with the model. Ctrl-C stops an answer; /clear forgets, /exit or Ctrl-D leaves."""
     params = sampling_params(max_tokens=max_tokens, temperature=temperature, top_k=top_k,
                              top_p=top_p, min_p=min_p, repetition_penalty=repetition_penalty,
                              seed=seed)
-    llm = load_llm(model, dtype, device, mine)
+    llm = load_llm(model, dtype, device, mine, **engine_options(quantization, kernels))
     start = [{"role": "system", "content": system}] if system else []
     messages = list(start)
     err.print(f"{llm.model.name or 'model'} · Ctrl-C stops an answer · /clear · /exit", style="dim")

@@ -27,6 +27,13 @@ Dtype = Annotated[
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N. Default: cuda if present.")]
 Mine = Annotated[bool, typer.Option("--mine", help="Run the pieces you wrote in the labs.")]
+Quantization = Annotated[
+    str | None,
+    typer.Option(help="Round the weights at the start: int8, int4 or fp8. Default: as they are."),
+]
+Kernels = Annotated[
+    str, typer.Option(help="auto, triton, torch, or steps: the short kernels of labs 13 to 15.")
+]
 MaxTokens = Annotated[int, typer.Option("--max-tokens", "-n", help="Most new tokens to make.")]
 Record = Annotated[
     Path | None,
@@ -51,6 +58,12 @@ def load_llm(model: str | None, dtype: str, device: str | None, mine: bool, **op
 
     with err.status("Loading the model …"):
         return LLM(model, dtype=dtype, device=device, **options)
+
+
+def engine_options(quantization: str | None, kernels: str) -> dict[str, Any]:
+    """The engine's options that differ from their defaults."""
+    chosen = {"quantization": quantization, "kernels": kernels if kernels != "auto" else None}
+    return {name: value for name, value in chosen.items() if value is not None}
 
 
 def sampling_params(**fields: Any) -> SamplingParams:

@@ -220,6 +220,7 @@ class Decoder:
     drawn: Tensor  # [rows] int64: the tokens of the newest step, read by the next one
     largest: int
     width: int
+    learners: Sequence[str] = ()  # functions in the pass that a learner wrote
     stages: dict[int, Stage] = field(default_factory=dict)
     captured: dict[tuple[int, int, str], Captured] = field(default_factory=dict)
     pool: Any = None
@@ -275,6 +276,8 @@ class Decoder:
             if isinstance(problem, torch.OutOfMemoryError):
                 raise
             self.problem = str(problem).splitlines()[0]
+            if self.learners:
+                self.problem += f" (your {', '.join(self.learners)} in the pass may be the reason)"
             log.warning("Decode steps run uncaptured: %s", self.problem)
             return False
         finally:

@@ -147,7 +147,7 @@ class Runner:
                 if not self.plain_graphs:
                     width = -(-(max_len or num_blocks * block_size) // block_size)
                     self.decoder = graphs.Decoder(model, self._body, self._batch_of, self.drawn,
-                                                  max_rows, width)
+                                                  max_rows, width, kernels.learners(device))
                     self.longest = max_len or num_blocks * block_size
 
     def _fused(self) -> bool:
