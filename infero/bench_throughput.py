@@ -291,6 +291,35 @@ def warm_up(engine: Engine, job: Job, tokens: int = 4) -> None:
         raise KeyboardInterrupt
 
 
+def ready(engine: Engine) -> None:
+    """Let the engine compile and capture what it will run (chapter 16), before anything is timed.
+    """
+    prepare = getattr(engine, "warm_up", None)
+    if prepare is not None:
+        prepare()
+
+
+def alone(engine: Engine, prompt: list[int], new: int, runs: int) -> list[float]:
+    """Seconds from the first to the last of `new` tokens of one greedy request, of each run.
+
+    Decoding only: the prompt is done when the clock starts. A run before the first warms up.
+    """
+    ready(engine)
+    params = SamplingParams(temperature=0.0, max_tokens=new, ignore_eos=True)
+    found = []
+    for run in range(runs + 1):
+        engine.reset()
+        engine.add_request(str(run), prompt, params)
+        times = []
+        while engine.has_unfinished():
+            chunks = engine.step()
+            times += [time.perf_counter() for chunk in chunks if chunk.token is not None]
+        if len(times) != new:
+            raise RuntimeError(f"The request got {len(times)} of {new} tokens.")
+        found.append(times[-1] - times[0])
+    return found[1:]
+
+
 # ---------------------------------------------------------------- comparing
 
 

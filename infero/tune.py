@@ -42,7 +42,8 @@ class Tunable:
     """One kernel at one class of shapes, and what may be tried for it.
 
     `prepare(device)` makes the inputs once and returns `use`; `use(config)` returns the call to be
-    timed, whose result is a tensor. A configuration that cannot run raises, in `use` or when called.
+    timed, whose result is a tensor. A configuration that cannot run raises, in
+    `use` or when called.
     """
 
     kernel: str  # as `best` is asked: "decode.attention"
