@@ -48,8 +48,14 @@ STEPS: tuple[Step, ...] = (
     Step("latent_attention", "benchmarks.latent_attention", 7, "latent attention in three forms"),
     Step("paging", "benchmarks.paging", 8, "time to first token, cold and with a cached prefix"),
     Step("batching_steps", "benchmarks.batching_steps", 10, "steps over the batch, with a prefill"),
-    Step("throughput", "benchmarks.throughput", 10, "256 requests, and one alone, 0.6B and 8B",
+    Step("labs", "benchmarks.gpu_labs", 13, "labs 13 to 16, every cell, exercises solved",
          minutes=8),
+    Step("decode_speed", "benchmarks.decode_speed", 16, "one request: 8B in four formats, 0.6B"),
+    Step("throughput", "benchmarks.throughput", 16, "256 requests, 0.6B and 8B, with a profile",
+         minutes=6),
+    Step("ladder", "benchmarks.ladder", 19, "every rung of the book, 0.6B and 8B"),
+    Step("compare", "benchmarks.compare", 16, "beside transformers and vLLM, 0.6B", minutes=6),
+    Step("compare_8b", "benchmarks.compare_8b", 16, "beside transformers and vLLM, 8B", minutes=6),
 )
 
 

@@ -1,37 +1,43 @@
-"""The 256-request workload and one request alone, on random bf16 weights of real shapes.
+"""The 256-request workload on random bf16 weights of real shapes, and where its time goes.
 
-    python -m benchmarks.throughput [--shape 0.6b 8b] [--seconds 100] [--device cuda|cpu] [--smoke]
-                                    [--out DIR]
+    python -m benchmarks.throughput [--shape 0.6b 8b] [--quantization int4] [--budget 8192]
+                                    [--seconds 100] [--device cuda|cpu] [--smoke] [--out DIR]
 
 The workload is nano-vllm's own (256 requests, prompts and outputs uniform in 100 to 1,024 tokens,
-temperature 0.6, no end of sequence), served by the engine as it is, with a KV cache of what the
-memory budget leaves. A run is stopped after --seconds; its rate is then that of what was done, and
-the note says so.
+temperature 0.6, no end of sequence), served by the engine with all its switches at their defaults
+and a KV cache of what the memory budget leaves. Every captured step is captured before the clock
+starts (`Engine.warm_up`). Then a part of it runs again under a profiler, for the device's share of
+a decode step and its kernels. A run is stopped after --seconds; its rate is then that of what was
+done, and the note says so. `benchmarks.decode_speed` measures one request alone.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
+import math
 import statistics
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
 
 import torch
 
-from benchmarks.chapter01 import SMOKE, read_limit
+from benchmarks.chapter01 import SMOKE
+from infero import bench_limits, results
 from infero import bench_throughput as b
-from infero import results
 from infero.bench_throughput import Job, Run
-from infero.engine import Engine, EngineConfig
+from infero.engine import Engine
 from infero.model import Model, random_model
-from infero.sampling import SamplingParams
 
 NAMES = {"0.6b": "qwen3_06b", "8b": "llama3_8b"}
 PROMPT, NEW = 128, 256  # of the request alone
 POINTS = 400  # of the run's progress that are written down at most
+BARS = {"qwen3_06b": 17_000, "llama3_8b": 7_400}  # output tokens/s on an H100
+KERNELS = 24  # most expensive ones that are written down
 
 
 def job_of(model: Model, smoke: bool) -> Job:
@@ -47,42 +53,60 @@ def job_of(model: Model, smoke: bool) -> Job:
     return job
 
 
-def alone(model: Model, prompt: int, new: int, runs: int) -> list[float]:
-    """Decode rates of one request, from its first token to its last; the first run warms up."""
-    engine = Engine(model, EngineConfig(max_num_seqs=1, max_model_len=prompt + new))
-    params = SamplingParams(temperature=0.0, max_tokens=new, ignore_eos=True)
-    ids = torch.randint(0, model.config.vocab_size, (prompt,),
-                        generator=torch.Generator().manual_seed(0)).tolist()
-    rates = []
-    for run in range(runs + 1):
-        engine.reset()
-        engine.add_request(str(run), ids, params)
-        times = []
-        while engine.has_unfinished():
-            chunks = engine.step()
-            times += [time.perf_counter() for chunk in chunks if chunk.token is not None]
-        rates.append((len(times) - 1) / (times[-1] - times[0]))
-    return rates[1:]
+# ---------------------------------------------------------------- the run
 
 
-def workload(r: results.Recorder, name: str, model: Model, job: Job, slots: int, budget: int,
-             limit_s: float) -> None:
-    """Serve the job continuously; rate, passes, and where the time of a step goes."""
-    engine = Engine(model, b.engine_config(job, slots, budget))
-    short = replace(job, prompts=[p[:64] for p in job.prompts[:8]], lengths=[4] * 8)
-    b.warm_up(engine, replace(short, lengths=short.lengths[: len(short.prompts)]))
-    progress: list[list[float]] = []
-    start_s = time.perf_counter()
+@dataclass(frozen=True)
+class Moment:
+    """After a step: the clock and the engine's running totals."""
+
+    now_s: float
+    computed: int
+    sampled: int
+    step_s: float
+    forward_s: float
+    tokens: int
+
+
+def served(engine: Engine, job: Job, limit_s: float = math.inf) -> tuple[Run, list[Moment]]:
+    """Serve the job, noting the totals after each step."""
+    stats, moments = engine.stats, list[Moment]()
 
     def seen(_: int, tokens: int) -> None:
-        progress.append([time.perf_counter() - start_s, tokens])
+        moments.append(Moment(time.perf_counter(), stats.tokens_computed, stats.tokens_sampled,
+                              stats.step_s, stats.forward_s, tokens))
 
-    run: Run = b.continuous(engine, job, limit_s=limit_s, seen=seen)
+    run = b.continuous(engine, job, limit_s=limit_s, seen=seen)
     if run.stopped == "Ctrl-C":
         raise KeyboardInterrupt
     if not run.stopped and run.tokens != job.output_tokens:
         raise RuntimeError(f"{run.tokens} of {job.output_tokens} tokens were made: find the "
                            "mistake first.")
+    return run, moments
+
+
+def phases(moments: Sequence[Moment]) -> dict[str, list[tuple[float, int]]]:
+    """(seconds, tokens computed) of the steps that only decode, and of those that also prefill."""
+    found: dict[str, list[tuple[float, int]]] = {"decode": [], "prefill": []}
+    for a, c in pairwise(moments):
+        computed, sampled = c.computed - a.computed, c.sampled - a.sampled
+        if computed:
+            kind = "prefill" if computed > sampled else "decode"
+            found[kind].append((c.now_s - a.now_s, computed))
+    return found
+
+
+def workload(r: results.Recorder, name: str, engine: Engine, job: Job, limit_s: float,
+             bandwidth: float) -> None:
+    """Serve the job continuously; rate, passes, and where the time of a step goes."""
+    start_s = time.perf_counter()
+    b.ready(engine)
+    r.value(f"{name}_warm_up", time.perf_counter() - start_s, unit="s",
+            note="to compile and capture every step, before the clock starts")
+    short = replace(job, prompts=[p[:64] for p in job.prompts[:8]], lengths=[4] * 8)
+    b.warm_up(engine, replace(short, lengths=short.lengths[: len(short.prompts)]))
+    start_s = time.perf_counter()
+    run, moments = served(engine, job, limit_s)
     note = (f"stopped after {run.duration_s:.0f} s: {run.requests} of {len(job.prompts)} requests "
             f"were done, {run.tokens} of {job.output_tokens} tokens" if run.stopped else
             f"all {len(job.prompts)} requests")
@@ -94,24 +118,107 @@ def workload(r: results.Recorder, name: str, model: Model, job: Job, slots: int,
     r.value(f"{name}_output_tokens", job.output_tokens, unit="token")
     r.value(f"{name}_passes", run.steps, unit="")
     r.value(f"{name}_tokens_per_pass", run.tokens_per_step, unit="token")
-    r.value(f"{name}_pass", run.step_s / run.steps, unit="s", n=run.steps, note="mean of a step")
+    r.value(f"{name}_pass", run.duration_s / max(run.steps, 1), unit="s", n=max(run.steps, 1),
+            note="mean of a step")
     r.value(f"{name}_forward_share", run.forward_s / run.step_s, unit="",
-            note="of the steps' time; the forward pass with sampling")
+            note="of the steps' time: launching a step and waiting for its tokens")
     r.value(f"{name}_preemptions", run.preemptions, unit="")
     r.value(f"{name}_kv_blocks", engine.num_blocks, unit="")
     r.value(f"{name}_kv_peak", run.peak_kv, unit="", note="largest share of the pool in use")
-    every = max(1, len(progress) // POINTS)
-    r.table(f"{name}_progress", [("time", "s"), ("tokens", "token")], progress[::every])
-    print(f"{name}: {run.tokens_per_s:,.0f} output tokens/s ({note}); forward "
-          f"{100 * run.forward_s / run.step_s:.0f} %, {run.tokens_per_step:.0f} tokens a pass",
-          file=sys.stderr)
+    if not run.stopped:
+        work = bench_limits.served(engine.model, [len(p) for p in job.prompts], job.lengths,
+                                   run.cached_tokens, run.steps, run.duration_s)
+        r.value(f"{name}_bandwidth", work.bandwidth, unit="byte/s",
+                note="weights a pass, and every request's cache a step, over the whole run")
+        r.value(f"{name}_bandwidth_share", work.bandwidth / bandwidth, unit="",
+                note="of the read limit")
+    for kind, steps in phases(moments).items():
+        if steps:
+            seconds, tokens = [s for s, _ in steps], [t for _, t in steps]
+            words = "steps that only decode" if kind == "decode" else "steps with prompt tokens"
+            r.value(f"{name}_{kind}_steps", len(steps), unit="", note=words)
+            r.value(f"{name}_{kind}_time", sum(seconds), unit="s", note=f"in all {words}")
+            r.value(f"{name}_{kind}_step", seconds, unit="s", note=words)
+            r.value(f"{name}_{kind}_tokens", statistics.mean(tokens), unit="token",
+                    n=len(tokens), note=f"computed, mean of {words}")
+    every = max(1, len(moments) // POINTS)
+    r.table(f"{name}_progress", [("time", "s"), ("tokens", "token")],
+            [[m.now_s - start_s, m.tokens] for m in moments[::every]])
+    bar = BARS.get(name)
+    said = "" if bar is None or len(job.prompts) < 256 else (
+        f"; bar {bar:,}: {'reached' if run.tokens_per_s >= bar else 'MISSED'}")
+    print(f"  {name}: {run.tokens_per_s:,.0f} output tokens/s ({note}){said}", file=sys.stderr,
+          flush=True)
+
+
+# ---------------------------------------------------------------- the device's share
+
+
+def profiled(r: results.Recorder, name: str, engine: Engine, job: Job, before: int, steps: int
+             ) -> None:
+    """Kernels of `steps` steps in the middle of the job, and the device's share of a step's time.
+
+    The wall clock is that of the steps just before, which no profiler slowed down.
+    """
+    from torch.profiler import ProfilerActivity, profile
+
+    engine.reset()
+    for i, prompt in enumerate(job.prompts):
+        engine.add_request(str(i), prompt, b.params_of(job, i))
+    stats = engine.stats
+    first, times = stats.steps, list[float]()
+    while engine.has_unfinished() and stats.steps - first < before:
+        begun, sampled = time.perf_counter(), stats.tokens_sampled
+        computed = stats.tokens_computed
+        engine.step()
+        if stats.tokens_computed - computed == stats.tokens_sampled - sampled > 0:
+            times.append(time.perf_counter() - begun)
+    torch.cuda.synchronize()
+    first, times = stats.steps, times[-steps:]
+    with profile(activities=[ProfilerActivity.CUDA]) as trace:
+        while engine.has_unfinished() and stats.steps - first < steps:
+            engine.step()
+        torch.cuda.synchronize()
+    done = max(stats.steps - first, 1)
+    engine.reset()
+    rows = sorted(((e.key[:120], e.count, 1e-6 * device_us(e)) for e in trace.key_averages()),
+                  key=lambda row: -row[2])
+    busy = sum(row[2] for row in rows) / done
+    r.value(f"{name}_step_device", busy, unit="s", n=done,
+            note="kernels and copies of a step, by the profiler")
+    r.value(f"{name}_step_wall", times, unit="s",
+            note="steps that only decode, just before, without the profiler")
+    if times:
+        r.value(f"{name}_device_share", busy / statistics.median(times), unit="",
+                note="of a decode step's wall time; what is missing to 1 the device stands idle")
+    r.value(f"{name}_launches", sum(row[1] for row in rows) / done, unit="",
+            note="kernels and copies of a step")
+    r.table(f"{name}_kernels", [("kernel", ""), ("calls", ""), ("time", "s"), ("share", "")],
+            [[key, count / done, spent / done, spent / done / busy]
+             for key, count, spent in rows[:KERNELS]])
+    if times:
+        print(f"  {name}: a decode step takes {1e3 * statistics.median(times):.2f} ms, the device "
+              f"works for {1e3 * busy:.2f} ms of it", file=sys.stderr, flush=True)
+
+
+def device_us(event: Any) -> float:
+    """Microseconds on the device of an entry of the profiler, whatever this torch calls them."""
+    for attribute in ("self_device_time_total", "self_cuda_time_total"):
+        if hasattr(event, attribute):
+            return float(getattr(event, attribute))
+    return 0.0
+
+
+# ---------------------------------------------------------------- main
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.throughput",
                                      description=__doc__.split("\n")[0])
     parser.add_argument("--shape", nargs="+", choices=list(NAMES), default=list(NAMES))
-    parser.add_argument("--seconds", type=float, default=100,
+    parser.add_argument("--quantization", choices=["int8", "int4", "fp8"],
+                        help="also with quantized weights")
+    parser.add_argument("--seconds", type=float, default=60,
                         help="stop the workload after so long")
     parser.add_argument("--slots", type=int, default=256, help="requests that may run at once")
     parser.add_argument("--budget", type=int, default=8192, help="tokens of a step at most")
@@ -124,35 +231,64 @@ def main(argv: Sequence[str] | None = None) -> None:
     if device.type == "cpu" and not smoke:
         parser.error("there is no GPU here: --smoke tries the program, `infero bench throughput` "
                      "measures on a CPU.")
+    if args.budget < max(2048, args.slots):
+        parser.error(f"--budget {args.budget}: at least 2048 and --slots")
     with results.record("throughput", argv=argv, out=args.out, device=args.device) as r:
-        bandwidth = r.value("read_bandwidth", read_limit(device, smoke), unit="byte/s")
+        limits = bench_limits.measure(args.device, (torch.bfloat16,), small=smoke)
+        print(limits.words(), file=sys.stderr)
+        r.value("read_bandwidth", limits.read_samples, unit="byte/s", note="measured in this run")
         for shape in args.shape:
-            name = NAMES[shape]
             model = (random_model(SMOKE, dtype=torch.bfloat16, device=device) if smoke
                      else b.random_shape(shape, "bfloat16", args.device))
-            job = job_of(model, smoke)
-            rates = alone(model, *((8, 4, 2) if smoke else (PROMPT, NEW, 3)))
-            r.value(f"{name}_alone_rate", rates, unit="token/s",
-                    note=f"one request, prompt {PROMPT}, {NEW} new tokens, decode only")
-            read = model.parameter_bytes()
-            if model.head is not model.embedding:
-                read -= model.embedding.numel() * model.embedding.element_size()
-            share = statistics.median(rates) * read / bandwidth
-            r.value(f"{name}_alone_share", share, unit="", note="of the read limit, weights alone")
-            print(f"{name}: alone {statistics.median(rates):,.1f} tokens/s, {100 * share:.0f} % of "
-                  "the read limit", file=sys.stderr)
-            gc.collect()
-            if device.type == "cuda":
-                torch.cuda.empty_cache()
-                torch.cuda.reset_peak_memory_stats()
-            workload(r, name, model, job, 4 if smoke else args.slots,
-                     64 if smoke else args.budget, args.seconds)
-            if device.type == "cuda":
-                r.value(f"{name}_memory_peak", torch.cuda.max_memory_allocated(), unit="byte")
+            one_shape(r, NAMES[shape], model, limits, args)
+            if args.quantization:
+                one_shape(r, f"{NAMES[shape]}_{args.quantization}", model, limits, args,
+                          quantization=args.quantization)
             del model
-            gc.collect()
-            if device.type == "cuda":
-                torch.cuda.empty_cache()
+            released(device)
+
+
+def one_shape(r: results.Recorder, name: str, model: Model, limits: bench_limits.Limits,
+              args: argparse.Namespace, **options: Any) -> None:
+    """One request alone, the workload, and its profile, for one model."""
+    smoke, cuda = args.smoke, model.device.type == "cuda"
+    job = job_of(model, smoke)
+    prompt, new, runs = (8, 4, 2) if smoke else (PROMPT, NEW, 3)
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
+    engine = Engine(model, b.engine_config(job, 1, None, **options))
+    seconds = b.alone(engine, [7] * prompt, new, runs)
+    r.value(f"{name}_alone_rate", [(new - 1) / s for s in seconds], unit="token/s",
+            note=f"one request, prompt {prompt}, {new} new tokens, decode only")
+    work = bench_limits.decode(engine.model, prompt, new, statistics.median(seconds))
+    r.value(f"{name}_alone_share", work.bandwidth / limits.read_bytes_per_s, unit="",
+            note="of the read limit, weights and cache")
+    print(f"  {name}: alone {work.rate:,.1f} tokens/s, "
+          f"{100 * work.bandwidth / limits.read_bytes_per_s:.0f} % of the read limit",
+          file=sys.stderr, flush=True)
+    if cuda:
+        r.value(f"{name}_alone_memory_peak", torch.cuda.max_memory_allocated(), unit="byte",
+                note="one request alone: weights, a cache for one, and all that a step takes")
+    del engine
+    released(model.device)
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
+    slots, budget = (4, 64) if smoke else (args.slots, args.budget)
+    engine = Engine(model, b.engine_config(job, slots, budget, **options))
+    workload(r, name, engine, job, args.seconds, limits.read_bytes_per_s)
+    if cuda:
+        r.value(f"{name}_memory_peak", torch.cuda.max_memory_allocated(), unit="byte",
+                note="weights, the whole cache and all that a step takes")
+        profiled(r, name, engine, job, *((4, 4) if smoke else (200, 24)))
+    del engine
+    released(model.device)
+
+
+def released(device: torch.device) -> None:
+    """Give back what nothing refers to any more."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 if __name__ == "__main__":
