@@ -239,21 +239,36 @@ class Runner:
         longest = max(len(span.block_table) for span in spans)
         tables = [s.block_table + s.block_table[-1:] * (longest - len(s.block_table))
                   for s in spans]
-        lists = (ragged.ids, ragged.positions, ragged.slots, ragged.rows)
         if device.type == "cpu":
+            lists = (ragged.ids, ragged.positions, ragged.slots, ragged.rows)
             ids, positions, slots, rows = (torch.tensor(values, dtype=torch.int64)
                                            for values in lists)
-            block_tables = torch.tensor(tables)
+            batch = Batch(positions, slots, torch.tensor(tables), self.block_size,
+                          ragged.query_lens, ragged.context_lens)
         else:
-            flat = [block for table in tables for block in table]
-            sent = self.send([*lists, flat])
-            ids, positions, slots, rows, blocks = (t.long() for t in sent)
-            block_tables = blocks.view(len(spans), longest)
+            ids, rows, batch = self._sent(ragged, tables)
         if min(ragged.ids) < 0:
             ids = torch.where(ids < 0, self.drawn[(-1 - ids).clamp(min=0)], ids)
-        batch = Batch(positions, slots, block_tables, self.block_size, ragged.query_lens,
-                      ragged.context_lens)
         return self._forward(ids, batch, rows)
+
+    def _sent(self, ragged: Ragged, tables: list[list[int]]) -> tuple[Tensor, Tensor, Batch]:
+        """A step's numbers on the GPU, by one copy that nobody waits for."""
+        heads, kv_heads = self.model.config.num_heads, self.model.config.num_kv_heads
+        lengths = list[int]()
+        if attends := kernels.attends(self.model.device):
+            from infero.kernels import forward
+
+            lengths = forward.to_send(ragged.query_lens, ragged.context_lens, heads // kv_heads)
+        *sent, told = self.send([ragged.ids, ragged.positions, ragged.slots, ragged.rows,
+                                 [block for table in tables for block in table], lengths])
+        if not self.fused:
+            sent = [t.long() for t in sent]
+        ids, positions, slots, rows, blocks = sent
+        batch = Batch(positions, slots, blocks.view(len(tables), -1), self.block_size,
+                      ragged.query_lens, ragged.context_lens)
+        if attends:
+            batch.memo["layout"] = forward.made(batch, heads, kv_heads, told)
+        return ids, rows, batch
 
     def _forward(self, ids: Tensor, batch: Batch, rows: Tensor | None = None) -> Tensor:
         """The forward pass by whatever way was chosen: logits of `rows`, or of all."""

@@ -197,15 +197,16 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
 
 def linear(x: Tensor, weight: Any, bias: Tensor | None) -> Tensor:
     """x [tokens, in] times weight [out, in] transposed, plus bias; weight may be quantized."""
-    if isinstance(weight, Tensor):
+    same = _options.deterministic and attends(x.device)
+    if isinstance(weight, Tensor) and not same:
         return packed.linear(x, weight, bias)
-    if _options.kernels == "steps":
+    if _options.kernels == "steps" and not isinstance(weight, Tensor):
         from infero.kernels.steps import matmul
 
         return matmul.linear(x, weight, bias)
     from infero.kernels import products
 
-    return products.linear(x, weight, bias)
+    return products.linear(x, weight, bias, deterministic=same)
 
 
 def prepare(model: Model) -> int:

@@ -15,6 +15,7 @@ the number of launches matters, chapters 13 to 15 each kernel.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -58,19 +59,25 @@ def layout(batch: Batch, heads: int, kv_heads: int) -> Layout:
 
 
 def made(batch: Batch, heads: int, kv_heads: int, sent: Tensor | None = None) -> Layout:
-    """From the host's lengths; `sent` are contexts and query starts, already on the device."""
+    """From the host's lengths; `sent`: what `to_send` lists, if it is on the device already."""
     lens, device = batch.query_lens, batch.positions.device
     few, queries = leading(lens, heads // kv_heads)
-    starts = [0]
-    for n in lens[few:]:
-        starts.append(starts[-1] + n)
     if sent is None:
-        sent = torch.tensor(batch.context_lens + starts, dtype=torch.int32)
-        sent = sent.to(device, non_blocking=True)
-    splits = decode.splits_for(few, kv_heads, max(batch.context_lens[:few], default=0),
-                               device) if few else 1
+        numbers = to_send(lens, batch.context_lens, heads // kv_heads)
+        sent = torch.tensor(numbers, dtype=torch.int32).to(device, non_blocking=True)
+    splits = 1
+    if few:  # a power of two: few variants of the kernel
+        longest = max(batch.context_lens[:few])
+        splits = decode.splits_for(few, kv_heads, longest, device)
+        splits = 1 << (splits - 1).bit_length()
     return Layout(sent[: len(lens)], few, queries, splits, sent[len(lens) :],
                   max(lens[few:], default=0))
+
+
+def to_send(query_lens: list[int], context_lens: list[int], group: int) -> list[int]:
+    """Lengths of all contexts, then where the queries of each longer request start, and the end."""
+    few, _ = leading(query_lens, group)
+    return [*context_lens, *itertools.accumulate(query_lens[few:], initial=0)]
 
 
 def leading(query_lens: list[int], group: int) -> tuple[int, int]:
