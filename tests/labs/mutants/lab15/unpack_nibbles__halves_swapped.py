@@ -1,0 +1,8 @@
+# mutant: infero.kernels.steps.matmul.unpack_nibbles
+# diagnosis: halves-swapped
+# story: takes the upper half first
+#| exercise: infero.kernels.steps.matmul.unpack_nibbles
+def unpack_nibbles(words: Tensor) -> Tensor:
+    pairs = [((words >> 4 * k) & 0x000F000F | 0x64006400) for k in range(4)]
+    halves = torch.stack(pairs, dim=-1).view(torch.float16)  # [out, in / 8, 8]
+    return halves.unflatten(2, (4, 2)).flip(-1).flatten(1) - 1024
