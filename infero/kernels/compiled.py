@@ -144,7 +144,7 @@ def compiled(function: Callable[..., Tensor], cuda: bool) -> Callable[..., Tenso
     `coordinate_descent_tuning` also turns products of one row into reductions, which Inductor can
     fuse with what surrounds them and tune.
     """
-    options = {"coordinate_descent_tuning": True} if cuda else {}
+    options: dict[str, Any] = {"coordinate_descent_tuning": True} if cuda else {}
     return torch.compile(function, fullgraph=True, dynamic=False, options=options)
 
 
@@ -176,21 +176,23 @@ def forward(model: Model, tokens: Tensor, batch: Batch, cache: KVCache,
     queries = decodes(batch)
     if not queries:
         return model_module.forward(model, tokens, batch, cache, rows)
-    contexts, splits, x = _inputs(model, tokens, batch)
-    return step(model, x, batch.positions, batch.slots, batch.block_tables, contexts, cache,
-                queries=queries, splits=splits, rows=rows)
+    (contexts, splits), tables = _lengths(model, batch), batch.block_tables.int()
+    if tables.shape[1] == 1:  # a length of 1 would be compiled on its own
+        tables = F.pad(tables, (0, 1))
+    return step(model, F.embedding(tokens, model.embedding), batch.positions, batch.slots, tables,
+                contexts, cache, queries=queries, splits=splits, rows=rows)
 
 
-def _inputs(model: Model, tokens: Tensor, batch: Batch) -> tuple[Tensor, int, Tensor]:
-    """Contexts on the device, splits, and the rows of the embedding."""
-    from infero.kernels import embeddings, forward
+def _lengths(model: Model, batch: Batch) -> tuple[Tensor, int]:
+    """Contexts on the device, and how many programs share one request's context."""
+    where = batch.memo.get("layout")
+    if where is None and not batch.positions.is_cuda:
+        return torch.tensor(batch.context_lens, dtype=torch.int32), 1
+    if where is None:
+        from infero.kernels import forward
 
-    c = model.config
-    where = forward.layout(batch, c.num_heads, c.num_kv_heads)
-    if where.sources is not None:
-        return where.contexts, where.splits, embeddings.gather(
-            tokens, model.embedding, where.sources, where.previous)
-    return where.contexts, where.splits, F.embedding(tokens, model.embedding)
+        where = forward.layout(batch, model.config.num_heads, model.config.num_kv_heads)
+    return where.contexts.int(), where.splits
 
 
 def step(model: Model, x: Tensor, positions: Tensor, slots: Tensor, tables: Tensor,
@@ -213,9 +215,9 @@ def step(model: Model, x: Tensor, positions: Tensor, slots: Tensor, tables: Tens
 
 
 def _any_rows(t: Tensor) -> Tensor:
-    """Mark the first axis as one whose length may change, so that no bucket compiles anew."""
-    if t.shape[0] > 1:
-        torch._dynamo.maybe_mark_dynamic(t, 0)
+    """Mark the axes whose lengths may change, so that no bucket compiles anew."""
+    if t.shape[0] > 1 or (t.dim() == 2 and t.dtype == torch.int32):
+        torch._dynamo.maybe_mark_dynamic(t, list(range(t.dim())) if t.dtype == torch.int32 else 0)
     return t
 
 
