@@ -131,9 +131,9 @@ def continuous_batch(b: Bench, seen: Seen) -> Run:
 ENGINES: tuple[Engines, ...] = (
     Engines("infero", "infero", infero_alone, infero_batch),
     Engines("transformers_dynamic", "transformers, generate()", dynamic_alone, dynamic_batch),
-    Engines("transformers_static", "transformers, static cache, compiled", static_alone, None,
+    Engines("transformers_static", "transformers, static, compiled", static_alone, None,
             gpu_only="on a CPU it would compile C++ for minutes"),
-    Engines("transformers_continuous", "transformers, continuous batching", None,
+    Engines("transformers_continuous", "transformers, continuous", None,
             continuous_batch),
 )
 VLLM = "vLLM"
@@ -246,10 +246,9 @@ def task_of(model: Model, *, small: bool = False, limit_s: float = math.inf,
 
 # ---------------------------------------------------------------- for reading
 
-COLUMNS = ("engine", "alone tok/s", "infero's", "of the limit", "batch tok/s", "infero's ")
-CAPTION = ("alone: one request, decoding only. of the limit: weights and cache read, at the read "
-           "limit measured in\nthis run. batch: output tokens of all requests. infero's: its rate "
-           "over that line's.")
+COLUMNS = ("engine", "alone tok/s", "gain", "limit", "batch tok/s", "gain ")
+CAPTION = ("alone: one request, decoding only. gain: infero's rate over that line's. limit:\n"
+           "share of the read limit measured in this run. batch: output of all requests.")
 
 
 def cells(line: Line, ours: Line, limits: Limits) -> list[str]:

@@ -328,11 +328,10 @@ def ground_of(limits: Limits, device: torch.device, *, shape: str | None = None,
 
 # ---------------------------------------------------------------- for reading
 
-COLUMNS = ("rung", "ch.", "tok/s", "× before", "× first", "GB/s", "of roofline", "gap p99")
-CAPTION = ("tok/s: of one request, from its first new token to its last; below the line, of the "
-           "whole crowd.\nGB/s: bytes that had to move. of roofline: rate over what the bandwidth "
-           "and arithmetic measured in\nthis run allow for the same bytes and operations. gap p99: "
-           "1 % of the gaps between tokens are longer.")
+COLUMNS = ("rung", "ch.", "tok/s", "gain", "in all", "GB/s", "limit", "p99 gap")
+CAPTION = ("tok/s: of one request, first new token to last; below the line, of the crowd.\n"
+           "gain: over the rung before. GB/s: bytes that had to move. limit: share of the\n"
+           "roofline measured in this run. p99 gap: 1 % of the gaps between tokens are longer.")
 
 
 def cells(step: Step, before: Sequence[Step], limits: Limits) -> list[str]:
@@ -343,8 +342,23 @@ def cells(step: Step, before: Sequence[Step], limits: Limits) -> list[str]:
         return [*head, "–", "–", "–", "–", "–", "–"]
     climbed = [s for s in before if s.found is not None]
     gain = step.rate / climbed[-1].rate if climbed else 1.0
-    words = "" if not climbed else f"{gain:.2f}×" + (" slower" if gain < 0.995 else "")
-    first = step.rate / climbed[0].rate if climbed else 1.0
+    words = f"{gain:.2f}×" if climbed else ""
+    first = f"{step.rate / climbed[0].rate:,.1f}×" if climbed else ""
     gap = step.found.itl_p99_s
-    return [*head, f"{step.rate:,.1f}", words, f"{first:,.1f}×", f"{work.bandwidth / 1e9:,.0f}",
+    return [*head, f"{step.rate:,.1f}", words, first, f"{work.bandwidth / 1e9:,.0f}",
             f"{100 * work.share(limits):.0f} %", f"{1e3 * gap:,.0f} ms" if gap else ""]
+
+
+def remarks(steps: Sequence[Step]) -> list[str]:
+    """What the table leaves out: why a rung is missing, and which one was slower."""
+    lines, before = list[str](), None
+    for step in steps:
+        name = f"{step.rung.name} (chapter {step.rung.chapter})"
+        if step.found is None:
+            lines.append(f"{name}: {step.problem}.")
+            continue
+        if before is not None and step.rate < 0.99 * before.rate:
+            lines.append(f"{name}: slower than {before.rung.name}, "
+                         f"{step.rate / before.rate:.2f}× its rate.")
+        before = step
+    return lines

@@ -1,5 +1,6 @@
 """`infero bench`: the engine under load; `bench throughput` offline; `bench scheduler` without a
-model. Thin layers over `bench_engine`, `bench_throughput` and `bench_scheduler`.
+model. Thin layers over `bench_engine`, `bench_throughput` and `bench_scheduler`. `bench ladder` and
+`bench compare` are in `cli_speed.py`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from infero import cli_speed
 from infero.cli_common import (
     Device,
     Dtype,
@@ -34,6 +36,8 @@ app = typer.Typer(
     invoke_without_command=True, rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command()(cli_speed.ladder)
+app.command()(cli_speed.compare)
 
 
 @app.callback()
@@ -56,8 +60,10 @@ def bench(
 ) -> None:
     """Measure the engine alone, under an open and under a closed load (chapter 3).
 
-    `infero bench throughput` measures a whole batch offline (chapter 10), `infero bench scheduler`
-    the scheduler without a model (chapter 11).
+    `infero bench ladder` climbs from the naive loop to the whole engine, one chapter a rung;
+    `infero bench compare` runs other engines on the same work; `infero bench throughput` measures
+    a whole batch offline (chapter 10), `infero bench scheduler` the scheduler without a model
+    (chapter 11).
     """
     if context.invoked_subcommand is not None:
         return
