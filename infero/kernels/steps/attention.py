@@ -171,10 +171,10 @@ def paged_decode_kernel(q, k, v, block_tables, contexts, out, lse, table_width, 
         m = new_m
     seen = total > 0  # an empty split has seen nothing: no 0 / 0, no log(0)
     total = tl.where(seen, total, 1.0)
+    log_sum = tl.where(seen, m + tl.log(total), float("-inf"))
     place = head * splits + split
-    tl.store(out + place[:, None] * dim + features[None, :], acc / total[:, None],
-             mask=inside)
-    tl.store(lse + place, tl.where(seen, m + tl.log(total), float("-inf")), mask=rows < group)
+    tl.store(out + place[:, None] * dim + features[None, :], acc / total[:, None], mask=inside)
+    tl.store(lse + place, log_sum, mask=rows < group)
 
 
 def paged_decode(q: Tensor, k: Tensor, v: Tensor, block_tables: Tensor, contexts: Tensor,
@@ -184,8 +184,9 @@ def paged_decode(q: Tensor, k: Tensor, v: Tensor, block_tables: Tensor, contexts
     q: [requests, heads, dim]; k, v: one layer of the cache, [slots, kv_heads, dim]; position p of
     request r lies in slot block_tables[r, p // block_size] * block_size + p % block_size;
     block_tables: [requests, width]; contexts: [requests], how many positions count, 0 for none.
-    Returns partial results: out [requests, heads, splits, dim] and lse [requests, heads, splits],
-    float32. A split that is empty gives out 0 and lse -inf.
+    Split s takes the positions from s * part to (s + 1) * part, where part is context / splits,
+    rounded up to whole tiles of KEYS. Returns partial results, float32: out [requests, heads,
+    splits, dim] and lse [requests, heads, splits]; an empty split gives out 0 and lse -inf.
     """
     (requests, heads, dim), kv_heads = q.shape, k.shape[1]
     out = q.new_empty((requests, heads, splits, dim), dtype=torch.float32)
@@ -212,8 +213,9 @@ def combine_kernel(parts, lses, out, lse, splits, dim, SPLITS: tl.constexpr, DIM
     weight = tl.exp(part_lse - m)
     total = tl.where(seen, tl.sum(weight, axis=0), 1.0)
     mean = tl.sum(part * weight[:, None], axis=0) / total
+    log_sum = tl.where(seen, m + tl.log(total), float("-inf"))
     tl.store(out + row * dim + features, mean, mask=features < dim)
-    tl.store(lse + row, tl.where(seen, m + tl.log(total), float("-inf")))
+    tl.store(lse + row, log_sum)
 
 
 def combine(out: Tensor, lse: Tensor) -> tuple[Tensor, Tensor]:

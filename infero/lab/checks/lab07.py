@@ -257,7 +257,7 @@ def kv_bytes_per_token(c: Check) -> None:
 # ---------------------------------------------------------------- 5: absorbed_attention
 
 
-class _Largest(TorchFunctionMode):
+class Largest(TorchFunctionMode):
     """Notes the largest tensor that any operation makes."""
 
     elements = 0
@@ -350,7 +350,7 @@ def _small_memory(c: Check) -> None:
     given = [torch.randn(s, generator=g) for s in
              [(queries, heads, dim), (queries, heads, rope), (context, rank), (context, rope),
               (heads, dim, rank), (heads, v_dim, rank)]]
-    with _Largest() as seen:
+    with Largest() as seen:
         c.call(*given, 0.2)
     limit = context * (rank + rope)  # the cache itself
     c.expect(seen.elements <= limit, "expands-the-cache",

@@ -1,0 +1,9 @@
+# mutant: infero.kernels.steps.attention.merge
+# diagnosis: lse-max
+# story: returns the larger lse
+#| exercise: infero.kernels.steps.attention.merge
+def merge(out: Tensor, lse: Tensor, more: Tensor, more_lse: Tensor) -> tuple[Tensor, Tensor]:
+    both = torch.logaddexp(lse, more_lse)
+    base = both.where(both > -math.inf, 0.0)  # -inf minus -inf would be NaN
+    share, rest = (lse - base).exp(), (more_lse - base).exp()
+    return out * share[:, None] + more * rest[:, None], torch.maximum(lse, more_lse)
