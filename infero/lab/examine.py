@@ -14,7 +14,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from infero.lab import candidate, mode, swap, triton_cells
+from infero.lab import candidate, mode, rehearsal, swap, triton_cells
 from infero.lab.candidate import Candidate
 from infero.lab.checking import AnswerKeyCalled, Check, Mistake, seed_of_grading
 from infero.lab.pieces import Piece
@@ -45,6 +45,10 @@ class CheckFailed(AssertionError):
 
 def text(piece: Piece, cell_text: str) -> Outcome:
     """Check the text of an exercise cell."""
+    if rehearsal.needed(piece):
+        mistake = rehearsal.rehearse(piece, cell_text)
+        if mistake is not None:
+            return Outcome(piece, mistake)
     return _examine(piece, lambda: candidate.load(piece, cell_text))
 
 

@@ -125,6 +125,34 @@ def rope(x: Tensor, positions: Tensor, inv_freq: Tensor) -> Tensor:
     return out
 
 
+@triton.jit
+def rope_token_kernel(x, positions, inv_freq, out, heads, half, stride, HEADS: tl.constexpr,
+                      HALF: tl.constexpr):
+    token = tl.program_id(0).to(tl.int64)
+    head = tl.arange(0, HEADS)[:, None]
+    pair = tl.arange(0, HALF)[None, :]
+    inside = (head < heads) & (pair < half)
+    freq = tl.load(inv_freq + pair, mask=pair < half)
+    angle = tl.load(positions + token).to(tl.float32) * freq  # [1, HALF]: once for all heads
+    cos, sin = tl.cos(angle), tl.sin(angle)
+    at = head * 2 * half + pair
+    a = tl.load(x + token * stride + at, mask=inside).to(tl.float32)
+    b = tl.load(x + token * stride + at + half, mask=inside).to(tl.float32)
+    target = out + token * heads * 2 * half + at
+    tl.store(target, a * cos - b * sin, mask=inside)
+    tl.store(target + half, b * cos + a * sin, mask=inside)
+
+
+def rope_by_token(x: Tensor, positions: Tensor, inv_freq: Tensor) -> Tensor:
+    """`rope` with one program a token: a block of [heads, pairs], and one sine for all heads."""
+    tokens, heads, dim = x.shape
+    out = torch.empty(tokens, heads, dim, dtype=x.dtype, device=x.device)
+    rope_token_kernel[(tokens,)](x, positions, inv_freq, out, heads, dim // 2, x.stride(0),
+                                 HEADS=triton.next_power_of_2(heads),
+                                 HALF=triton.next_power_of_2(dim // 2))
+    return out
+
+
 def examples() -> list[Example]:
     """One call of each kernel, for the test that compiles them without a GPU."""
     from infero.kernels.examples import Example
@@ -139,4 +167,8 @@ def examples() -> list[Example]:
         Example(rope_kernel, {"x": "*fp16", "positions": "*i64", "inv_freq": "*fp32",
                               "out": "*fp16", "heads": "i32", "half": "i32", "stride": "i32",
                               "BLOCK": "constexpr"}, {"BLOCK": 64}),
+        Example(rope_token_kernel, {"x": "*fp16", "positions": "*i64", "inv_freq": "*fp32",
+                                    "out": "*fp16", "heads": "i32", "half": "i32",
+                                    "stride": "i32", "HEADS": "constexpr", "HALF": "constexpr"},
+                {"HEADS": 64, "HALF": 64}),
     ]
