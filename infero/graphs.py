@@ -26,6 +26,8 @@ from infero.sampling import SamplingParams, SamplingRows
 if TYPE_CHECKING:
     from infero.runner import Ragged
 
+ALIGN = 4  # int32s: views begin at multiples of 16 bytes, or Triton would compile another variant
+WIDTHS = 16  # block tables are a multiple of so many columns wide, for the same reason
 RING = 3  # host copies of a buffer: one is filled while the GPU may still read the others
 VARIANTS = ("logits", "greedy", "plain", "filtered")  # what a step ends with
 log = logging.getLogger("infero")
@@ -111,6 +113,11 @@ class Host:
     sent: torch.cuda.Event | None = None
 
 
+def aligned(n: int, to: int = ALIGN) -> int:
+    """n rounded up."""
+    return -(-n // to) * to
+
+
 NAMES = ("ids", "positions", "slots", "contexts", "sources", "top_k")
 FLOATS = ("temperature", "top_p", "min_p")
 
@@ -120,7 +127,7 @@ class Stage:
 
     def __init__(self, bucket: int, width: int, device: torch.device) -> None:
         self.bucket, self.width = bucket, width
-        size = bucket * (2 + len(NAMES) + len(FLOATS) + width)
+        size = aligned(2 * bucket) + aligned(bucket) * len(NAMES + FLOATS) + bucket * width
         self.device = torch.zeros(size, dtype=torch.int32, device=device)
         cuda = device.type == "cuda"
         self.ring = [self._host(torch.zeros(size, dtype=torch.int32, pin_memory=cuda))
@@ -136,13 +143,13 @@ class Stage:
         self.device.copy_(self.blank)
 
     def _split(self, words: Tensor) -> dict[str, Tensor]:
-        """Views by name; the seeds come first, because they want addresses divisible by 8."""
-        b, at = self.bucket, 2 * self.bucket
-        parts = {"seeds": words[:at].view(torch.int64)}
+        """Views by name."""
+        b, at = self.bucket, aligned(2 * self.bucket)
+        parts = {"seeds": words[: 2 * b].view(torch.int64)}
         for name in NAMES + FLOATS:
             part = words[at : at + b]
             parts[name] = part.view(torch.float32) if name in FLOATS else part
-            at += b
+            at += aligned(b)
         parts["tables"] = words[at:].view(b, self.width)
         return parts
 

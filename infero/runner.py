@@ -95,8 +95,8 @@ class Sender:
         self.ring: list[tuple[Tensor, torch.cuda.Event] | None] = [None] * graphs.RING
 
     def __call__(self, lists: Sequence[Sequence[int]]) -> list[Tensor]:
-        """int32 tensors on the device, views of one."""
-        sizes = [len(numbers) for numbers in lists]
+        """int32 tensors on the device, aligned views of one."""
+        sizes = [graphs.aligned(len(numbers)) for numbers in lists]
         self.turn = (self.turn + 1) % len(self.ring)
         kept = self.ring[self.turn]
         if kept is not None:
@@ -105,11 +105,14 @@ class Sender:
             room = torch.empty(max(2 * sum(sizes), 1 << 14), dtype=torch.int32, pin_memory=True)
             kept = room, torch.cuda.Event()
         words = kept[0][: sum(sizes)]
-        words.numpy()[:] = [number for numbers in lists for number in numbers]
+        numbers = [number for part, size in zip(lists, sizes, strict=True)
+                   for number in (*part, *[0] * (size - len(part)))]
+        words.numpy()[:] = numbers
         there = words.to(self.device, non_blocking=True)
         kept[1].record()
         self.ring[self.turn] = kept
-        return list(there.split(sizes))
+        parts = there.split(sizes)
+        return [part[: len(given)] for part, given in zip(parts, lists, strict=True)]
 
 
 class Runner:
@@ -146,6 +149,7 @@ class Runner:
                 self.plain_graphs = self._uncapturable()
                 if not self.plain_graphs:
                     width = -(-(max_len or num_blocks * block_size) // block_size)
+                    width = graphs.aligned(width, graphs.WIDTHS)
                     self.decoder = graphs.Decoder(model, self._body, self._batch_of, self.drawn,
                                                   max_rows, width, kernels.learners(device))
                     self.longest = max_len or num_blocks * block_size
@@ -237,6 +241,8 @@ class Runner:
             self._blank(spans)
         ragged, device = pack(spans, self.block_size), self.model.device
         longest = max(len(span.block_table) for span in spans)
+        if device.type == "cuda":
+            longest = graphs.aligned(longest, graphs.WIDTHS)
         tables = [s.block_table + s.block_table[-1:] * (longest - len(s.block_table))
                   for s in spans]
         if device.type == "cpu":
@@ -254,13 +260,15 @@ class Runner:
     def _sent(self, ragged: Ragged, tables: list[list[int]]) -> tuple[Tensor, Tensor, Batch]:
         """A step's numbers on the GPU, by one copy that nobody waits for."""
         heads, kv_heads = self.model.config.num_heads, self.model.config.num_kv_heads
-        lengths = list[int]()
+        lengths = list[list[int]]()
         if attends := kernels.attends(self.model.device):
             from infero.kernels import forward
 
             lengths = forward.to_send(ragged.query_lens, ragged.context_lens, heads // kv_heads)
-        *sent, told = self.send([ragged.ids, ragged.positions, ragged.slots, ragged.rows,
-                                 [block for table in tables for block in table], lengths])
+        lists = [ragged.ids, ragged.positions, ragged.slots, ragged.rows,
+                 [block for table in tables for block in table]]
+        sent = self.send([*lists, *lengths])
+        sent, told = sent[: len(lists)], sent[len(lists) :]
         if not self.fused:
             sent = [t.long() for t in sent]
         ids, positions, slots, rows, blocks = sent

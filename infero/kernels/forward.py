@@ -40,11 +40,12 @@ class Layout:
     negative: a token that the step before drew, and that the host has not seen.
     """
 
-    contexts: Tensor  # [requests] int32
+    contexts: Tensor  # [few] int32
     few: int
     queries: int = 1
     splits: int = 1
-    query_starts: Tensor | None = None  # [requests - few + 1] int32, rows of the others
+    longer: Tensor | None = None  # [requests - few] int32, contexts of the others
+    query_starts: Tensor | None = None  # [requests - few + 1] int32, their rows
     longest_query: int = 0
     sources: Tensor | None = None  # [tokens] int32
     previous: Tensor | None = None  # [rows] int64
@@ -58,26 +59,27 @@ def layout(batch: Batch, heads: int, kv_heads: int) -> Layout:
     return found
 
 
-def made(batch: Batch, heads: int, kv_heads: int, sent: Tensor | None = None) -> Layout:
+def made(batch: Batch, heads: int, kv_heads: int, sent: list[Tensor] | None = None) -> Layout:
     """From the host's lengths; `sent`: what `to_send` lists, if it is on the device already."""
     lens, device = batch.query_lens, batch.positions.device
     few, queries = leading(lens, heads // kv_heads)
     if sent is None:
-        numbers = to_send(lens, batch.context_lens, heads // kv_heads)
-        sent = torch.tensor(numbers, dtype=torch.int32).to(device, non_blocking=True)
+        sent = [torch.tensor(numbers, dtype=torch.int32).to(device, non_blocking=True)
+                for numbers in to_send(lens, batch.context_lens, heads // kv_heads)]
     splits = 1
     if few:  # a power of two: few variants of the kernel
         longest = max(batch.context_lens[:few])
         splits = decode.splits_for(few, kv_heads, longest, device)
         splits = 1 << (splits - 1).bit_length()
-    return Layout(sent[: len(lens)], few, queries, splits, sent[len(lens) :],
-                  max(lens[few:], default=0))
+    contexts, longer, starts = sent
+    return Layout(contexts, few, queries, splits, longer, starts, max(lens[few:], default=0))
 
 
-def to_send(query_lens: list[int], context_lens: list[int], group: int) -> list[int]:
-    """Lengths of all contexts, then where the queries of each longer request start, and the end."""
+def to_send(query_lens: list[int], context_lens: list[int], group: int) -> list[list[int]]:
+    """Contexts of the requests at the front; of the others, with where their queries start."""
     few, _ = leading(query_lens, group)
-    return [*context_lens, *itertools.accumulate(query_lens[few:], initial=0)]
+    return [context_lens[:few], context_lens[few:],
+            [*itertools.accumulate(query_lens[few:], initial=0)]]
 
 
 def leading(query_lens: list[int], group: int) -> tuple[int, int]:
@@ -100,12 +102,12 @@ def attend(q: Tensor, k: Tensor, v: Tensor, batch: Batch, scale: float, window: 
     tables, size = batch.block_tables, batch.block_size
     few, rows = where.few, where.few * where.queries
     if few:
-        decode.attention(q[:rows], k, v, tables[:few], where.contexts[:few], size, scale, window,
+        decode.attention(q[:rows], k, v, tables[:few], where.contexts, size, scale, window,
                          queries=where.queries, splits=where.splits, out=out[:rows],
                          deterministic=kernels.options().deterministic)
-    if where.query_starts is not None and rows < len(q):
-        flash.attention(q[rows:], k, v, where.query_starts, where.contexts[few:], tables[few:],
-                        size, scale, window, longest_query=where.longest_query, out=out[rows:])
+    if where.longer is not None and where.query_starts is not None and rows < len(q):
+        flash.attention(q[rows:], k, v, where.query_starts, where.longer, tables[few:], size,
+                        scale, window, longest_query=where.longest_query, out=out[rows:])
     return out
 
 
