@@ -13,7 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from infero.kernels import formats, torch_ops
+from infero import kernels
+from infero.kernels import formats, language, torch_ops
+
+FUSED = 16  # tokens up to which a product and its neighbours are one launch
+UNPACKED = 64  # tokens up to which quantized weights are unpacked by the kernel that multiplies
 
 
 def linear(x: Tensor, weight: formats.Weight, bias: Tensor | None = None, *,
@@ -27,7 +31,64 @@ def linear(x: Tensor, weight: formats.Weight, bias: Tensor | None = None, *,
     and silu(gate) * up [tokens, out / 2] remains; plus `residual`, which may be overwritten with
     the result. `deterministic`: a row's result is the same bits whatever the other rows are.
     """
-    return composed(x, weight, bias, norm, eps, residual, swiglu, out_dtype)
+    if not usable(x, weight):
+        return composed(x, weight, bias, norm, eps, residual, swiglu, out_dtype)
+    few = len(x) <= FUSED
+    if deterministic or (few and (len(x) == 1 or kernels.attends(x.device))):
+        return _one_launch(x, weight, bias, norm, eps, residual, swiglu, out_dtype, deterministic)
+    if norm is not None:
+        x = _rms_norm(x, norm, eps)
+    if not isinstance(weight, Tensor):
+        if len(x) <= UNPACKED:
+            return _one_launch(x, weight, bias, None, eps, residual, swiglu, out_dtype)
+        weight = weight.dequantize()
+    if swiglu:
+        y = _silu_mul(F.linear(x, weight, bias))
+        y = y if residual is None else residual.add_(y)
+    elif residual is not None and bias is None and residual.dtype == x.dtype:
+        y = residual.addmm_(x, weight.t())
+    else:
+        y = F.linear(x, weight, bias)
+        y = y if residual is None else residual.add_(y)
+    return y if out_dtype is None else y.to(out_dtype)
+
+
+def usable(x: Tensor, weight: formats.Weight) -> bool:
+    """Whether infero's kernels compute this product."""
+    if not kernels.triton(x.device) or x.dim() != 2 or not len(x):
+        return False
+    if not kernels.attends(x.device) and len(x) > 1:  # no tensor cores for Triton here
+        return False
+    if isinstance(weight, formats.Fp8Weight) and len(x) > 1 and x.is_cuda:
+        return language.capability(x.device) >= (8, 9)
+    return x.dtype in (torch.float16, torch.bfloat16, torch.float32) and x.stride(1) == 1
+
+
+def _one_launch(x: Tensor, weight: formats.Weight, bias: Tensor | None, norm: Tensor | None,
+                eps: float, residual: Tensor | None, swiglu: bool, out_dtype: torch.dtype | None,
+                same: bool = False) -> Tensor:
+    from infero.kernels import matmul
+
+    n = weight.shape[0] // 2 if swiglu else weight.shape[0]
+    dtype = x.dtype if out_dtype is None else out_dtype
+    if (residual is not None and residual.dtype == dtype and residual.is_contiguous()
+            and residual.data_ptr() != x.data_ptr()):
+        out = residual  # each number is read and written by the same thread
+    else:
+        out = torch.empty((len(x), n), dtype=dtype, device=x.device)
+    return matmul.skinny(x, weight, bias, norm, eps, residual, swiglu, out, same=same)
+
+
+def _rms_norm(x: Tensor, norm: Tensor, eps: float) -> Tensor:
+    from infero.kernels import norms
+
+    return norms.rms_norm(x, norm, eps)
+
+
+def _silu_mul(gate_up: Tensor) -> Tensor:
+    from infero.kernels import activations
+
+    return activations.silu_mul(gate_up)
 
 
 def composed(x: Tensor, weight: formats.Weight, bias: Tensor | None, norm: Tensor | None,

@@ -1,0 +1,349 @@
+"""One token times a matrix: a kernel whose only job is to read the weight without a pause.
+
+y[n] = sum over k of w[n, k] * x[k] does two operations for each weight it reads, so tensor cores
+have nothing to add; the plain arithmetic units keep up with memory as long as little else is asked
+of them. A program takes BLOCK_N rows at a time and keeps its part of x in registers. Chapter 15
+builds this kernel step by step.
+
+Every format is read as 32-bit words, which hold 1 float32, 2 half-precision numbers, 4 int8 or fp8
+or 8 int4, and is taken apart in registers with as few instructions as there are. An int8 or int4
+becomes a float32 without a conversion: put into the mantissa of 1.0 it is 1 + v / 2**s. The factor
+2**s goes into x, and the ones are taken off once for all numbers that a thread has summed.
+
+Three things stretch it to a launch of its own for a whole line of the decoder layer. The norm
+before the product costs no pass over x: every program sums the squares of the x that it reads
+anyway, and divides at the end. The residual and SwiGLU work on numbers already in registers. And
+with PDL (programmatic dependent launch) the kernel starts while the one before it is finishing:
+it asks for its first weights, which no kernel writes, and only then waits for x.
+"""
+
+from __future__ import annotations
+
+from infero.kernels.language import tl, triton
+
+FP32, BF16, FP16, INT8, FP8, INT4 = (tl.constexpr(i) for i in range(6))
+
+
+@triton.jit
+def _row_of(block, n_out, inter, BLOCK_N: tl.constexpr, SWIGLU: tl.constexpr):
+    """The weight's rows of a block of outputs; with SwiGLU half of them are gates, half ups."""
+    r = tl.arange(0, BLOCK_N)
+    if SWIGLU:
+        half: tl.constexpr = BLOCK_N // 2
+        row = tl.minimum(block * half + r % half, n_out - 1) + (r // half) * inter
+    else:
+        row = tl.minimum(block * BLOCK_N + r, n_out - 1)
+    return row.to(tl.int64)
+
+
+@triton.jit
+def _finish(y, row, block, n_out, scales, bias, residual, out, BLOCK_N: tl.constexpr,
+            ROW_SCALES: tl.constexpr, SWIGLU: tl.constexpr, BIAS: tl.constexpr,
+            RESIDUAL: tl.constexpr):
+    """What follows the sum over k: y [BLOCK_N] float32 to its place in `out`."""
+    if ROW_SCALES:
+        y = y * tl.load(scales + row)
+    if BIAS:
+        y = y + tl.load(bias + row).to(tl.float32)
+    if SWIGLU:
+        half: tl.constexpr = BLOCK_N // 2
+        gate, up = tl.split(tl.permute(tl.reshape(y, (2, half)), (1, 0)))
+        y = gate / (1.0 + tl.exp(-gate)) * up
+        column = block * half + tl.arange(0, half)
+    else:
+        column = block * BLOCK_N + tl.arange(0, BLOCK_N)
+    inside = column < n_out
+    if RESIDUAL:
+        y = y + tl.load(residual + column, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out + column, y.to(out.dtype.element_ty), mask=inside)
+
+
+# ---------------------------------------------------------------- reading x
+
+
+@triton.jit
+def _pair(x, pair, K, PAIRS: tl.constexpr):
+    """Elements 2 * pair and 2 * pair + 1 of x [K], as float32.
+
+    PAIRS: x points to int32 that hold two bf16 (1) or two fp16 (2) each, or (0) to numbers.
+    """
+    if PAIRS == 0:
+        low = tl.load(x + 2 * pair, mask=2 * pair < K, other=0.0).to(tl.float32)
+        high = tl.load(x + 2 * pair + 1, mask=2 * pair + 1 < K, other=0.0).to(tl.float32)
+    else:
+        both = tl.load(x + pair, mask=pair < K // 2, other=0)
+        low = _half(both, 0, PAIRS)
+        high = _half(both, 1, PAIRS)
+    return low, high
+
+
+@triton.jit
+def _half(word, PART: tl.constexpr, FORMAT: tl.constexpr):
+    """The lower (0) or upper (1) bf16 or fp16 of an int32, as float32."""
+    if FORMAT == BF16:
+        bits = (word << 16) if PART == 0 else (word & -65536)
+        number = bits.to(tl.float32, bitcast=True)
+    else:
+        bits = word if PART == 0 else (word >> 16)
+        number = bits.to(tl.int16).to(tl.float16, bitcast=True).to(tl.float32)
+    return number
+
+
+@triton.jit
+def _parts(x, word, K, FORMAT: tl.constexpr, PAIRS: tl.constexpr):
+    """x for the words `word` [words] of a row: a tuple of what meets each number of a word."""
+    if FORMAT == FP32:
+        parts = (tl.load(x + word, mask=word < K, other=0.0).to(tl.float32),)
+    elif FORMAT == BF16 or FORMAT == FP16:  # noqa: SIM109
+        parts = _pair(x, word, K, PAIRS)
+    elif FORMAT == INT4:  # the layout of formats.py: nibbles i of two 16-bit words
+        pair = word // 16 * 64 + word % 16
+        a, b = _pair(x, pair, K, PAIRS)
+        c, d = _pair(x, pair + 16, K, PAIRS)
+        e, f = _pair(x, pair + 32, K, PAIRS)
+        g, h = _pair(x, pair + 48, K, PAIRS)
+        parts = (a, b, c, d, e, f, g, h)
+    else:
+        a, b = _pair(x, word * 2, K, PAIRS)
+        c, d = _pair(x, word * 2 + 1, K, PAIRS)
+        parts = (a, b, c, d)
+    return parts
+
+
+@triton.jit
+def _read_x(x, norm, word, K, FORMAT: tl.constexpr, COUNT: tl.constexpr, PAIRS: tl.constexpr,
+            NORM: tl.constexpr):
+    """As `_parts`, times the norm's weight; and the sum of squares before it, [words]."""
+    parts = _parts(x, word, K, FORMAT, PAIRS)
+    squares = parts[0] * parts[0]
+    for i in tl.static_range(1, COUNT):
+        squares += parts[i] * parts[i]
+    if NORM:
+        weights = _parts(norm, word, K, FORMAT, PAIRS)
+        if COUNT == 1:
+            parts = (parts[0] * weights[0],)
+        elif COUNT == 2:
+            parts = (parts[0] * weights[0], parts[1] * weights[1])
+        elif COUNT == 4:
+            parts = (parts[0] * weights[0], parts[1] * weights[1],
+                     parts[2] * weights[2], parts[3] * weights[3])
+        else:
+            parts = (parts[0] * weights[0], parts[1] * weights[1],
+                     parts[2] * weights[2], parts[3] * weights[3],
+                     parts[4] * weights[4], parts[5] * weights[5],
+                     parts[6] * weights[6], parts[7] * weights[7])
+    if FORMAT == INT4:
+        parts = (parts[0] * 256.0, parts[1] * 256.0, parts[2] * 16.0, parts[3] * 16.0,
+                 parts[4] * 256.0, parts[5] * 256.0, parts[6] * 16.0, parts[7] * 16.0)
+    elif FORMAT == INT8:
+        parts = (parts[0] * 32768.0, parts[1] * 32768.0, parts[2] * 32768.0, parts[3] * 32768.0)
+    return parts, squares
+
+
+# ---------------------------------------------------------------- taking words apart
+
+
+@triton.jit
+def _nibble(w, PART: tl.constexpr, ASM: tl.constexpr):
+    """Number PART of int4 words as 1 + v / 256 (slices 0 and 2) or 1 + v / 16 (slices 1 and 3).
+
+    Numbers 2 i and 2 i + 1 are nibble i of the lower and of the upper half of the word.
+    """
+    if PART < 4:
+        t = (w << 15) if PART % 2 == 0 else (w >> 1)
+    else:
+        t = (w << 7) if PART % 2 == 0 else (w >> 9)
+    mask: tl.constexpr = 0x00078000 if PART // 2 % 2 == 0 else 0x00780000
+    if ASM:  # (t & mask) | one in one instruction; the compiler would make two
+        code: tl.constexpr = ("lop3.b32 $0, $1, 0x00078000, 0x3F800000, 0xEA;"
+                              if PART // 2 % 2 == 0 else
+                              "lop3.b32 $0, $1, 0x00780000, 0x3F800000, 0xEA;")
+        number = tl.inline_asm_elementwise(code, "=f,r", [t], tl.float32, is_pure=True, pack=1)
+    else:
+        number = ((t & mask) | 0x3F800000).to(tl.float32, bitcast=True)
+    return number
+
+
+@triton.jit
+def _octet(w, PART: tl.constexpr, ASM: tl.constexpr):
+    """int8 number PART of words as 1 + (v + 128) / 32768."""
+    t = w ^ -2139062144  # 0x80808080: v + 128 in every byte
+    if ASM:
+        code: tl.constexpr = ("prmt.b32 $0, $1, 0x3F800000, 0x7604;" if PART == 0 else
+                              "prmt.b32 $0, $1, 0x3F800000, 0x7614;" if PART == 1 else
+                              "prmt.b32 $0, $1, 0x3F800000, 0x7624;" if PART == 2 else
+                              "prmt.b32 $0, $1, 0x3F800000, 0x7634;")
+        number = tl.inline_asm_elementwise(code, "=f,r", [t], tl.float32, is_pure=True, pack=1)
+    else:
+        bits = ((t >> (8 * PART)) & 0xFF) << 8
+        number = (bits | 0x3F800000).to(tl.float32, bitcast=True)
+    return number
+
+
+@triton.jit
+def _e4m3(w, PART: tl.constexpr):
+    """fp8 number PART of words: its bits are moved into a float32 whose exponent is 120 too low."""
+    t = w << (24 - 8 * PART)
+    bits = (t & -2147483648) | ((t >> 4) & 0x07F00000)
+    return bits.to(tl.float32, bitcast=True) * 1.329227995784916e36  # 2**120
+
+
+@triton.jit
+def _number(w, PART: tl.constexpr, FORMAT: tl.constexpr, ASM: tl.constexpr):
+    """Number PART of the words w [rows, words] as float32, in the form that `_dot` undoes."""
+    if FORMAT == FP32:
+        number = w
+    elif FORMAT == INT4:
+        number = _nibble(w, PART, ASM)
+    elif FORMAT == INT8:
+        number = _octet(w, PART, ASM)
+    elif FORMAT == FP8:
+        number = _e4m3(w, PART)
+    else:
+        number = _half(w, PART, FORMAT)
+    return number
+
+
+@triton.jit
+def _dot(w, parts, scale, zero, FORMAT: tl.constexpr, COUNT: tl.constexpr, EACH: tl.constexpr,
+         ZEROS: tl.constexpr, ASM: tl.constexpr):
+    """w [rows, words] times x, summed over the four words of a lane: [rows, words / 4].
+
+    int4 numbers are scaled here, after EACH of the four slices that share a scale.
+    """
+    rows: tl.constexpr = w.shape[0]
+    lanes: tl.constexpr = w.shape[1] // 4
+    total = tl.zeros((rows, lanes), tl.float32)
+    for begin in tl.static_range(0, COUNT, 2 * EACH if FORMAT == INT4 else COUNT):
+        part = tl.zeros((rows, lanes * 4), tl.float32)
+        ones = tl.zeros((lanes * 4,), tl.float32)  # what the 1 of 1 + v / 2**s adds
+        sums = tl.zeros((lanes * 4,), tl.float32)  # the sum of x
+        for i in tl.static_range(begin, begin + (2 * EACH if FORMAT == INT4 else COUNT)):
+            x = parts[i]
+            part = tl.fma(_number(w, i, FORMAT, ASM), tl.broadcast_to(x[None, :], part.shape),
+                          part)
+            ones += x
+            if FORMAT == INT4:
+                sums += x * (0.00390625 if i // 2 % 2 == 0 else 0.0625)
+            else:
+                sums += x * 0.000030517578125
+        dot = tl.sum(tl.reshape(part, (rows, lanes, 4)), 2)
+        if FORMAT == INT8 or FORMAT == INT4:  # noqa: SIM109
+            ones = tl.sum(tl.reshape(ones, (lanes, 4)), 1)[None, :]
+            sums = tl.sum(tl.reshape(sums, (lanes, 4)), 1)[None, :]
+            if FORMAT == INT8:
+                dot = dot - (ones + 128.0 * sums)
+            elif ZEROS:
+                dot = dot - ones - sums * zero[begin // 2].to(tl.float32)
+            else:
+                dot = dot - (ones + 8.0 * sums)
+        if FORMAT == INT4:
+            dot = dot * scale[begin // 2].to(tl.float32)
+        total += dot
+    return total
+
+
+@triton.jit
+def _table(table, row, word, mask, groups, GROUP: tl.constexpr, PART: tl.constexpr):
+    group = tl.minimum((word // 16 * 128 + PART * 32) // GROUP, groups - 1)
+    at = table + row[:, None] * groups + group[None, :]
+    return tl.load(at, mask=mask[None, :], other=0.0)
+
+
+@triton.jit
+def _tables(table, row, word, mask, groups, GROUP: tl.constexpr, EACH: tl.constexpr):
+    """Scales (or zero points) of the four slices: [rows, lanes] each; EACH slices share one."""
+    a = _table(table, row, word, mask, groups, GROUP, 0)
+    b = a
+    c = a
+    d = a
+    if EACH == 1:
+        b = _table(table, row, word, mask, groups, GROUP, 1)
+        d = _table(table, row, word, mask, groups, GROUP, 3)
+    if EACH <= 2:
+        c = _table(table, row, word, mask, groups, GROUP, 2)
+    if EACH == 2:
+        d = c
+    return a, b, c, d
+
+
+@triton.jit
+def _load(w, scales, zeros, row, word, lane, more, row_words, groups, FORMAT: tl.constexpr,
+          GROUP: tl.constexpr, EACH: tl.constexpr, ZEROS: tl.constexpr):
+    """Words [rows, words], and for int4 their scales and zero points."""
+    words = tl.load(w + row[:, None] * row_words + word[None, :],
+                    mask=((word < row_words) & more)[None, :], other=0)
+    scale = (0, 0, 0, 0)
+    zero = (0, 0, 0, 0)
+    if FORMAT == INT4:
+        inside = (lane < row_words) & more
+        scale = _tables(scales, row, lane, inside, groups, GROUP, EACH)
+        if ZEROS:
+            zero = _tables(zeros, row, lane, inside, groups, GROUP, EACH)
+    return words, scale, zero
+
+
+# ---------------------------------------------------------------- the kernel
+
+
+@triton.jit
+def vector(x, w, scales, zeros, norm, bias, residual, out, n_out, K, row_words, groups, inter, eps,
+           FORMAT: tl.constexpr, COUNT: tl.constexpr, GROUP: tl.constexpr, EACH: tl.constexpr,
+           PAIRS: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_W: tl.constexpr,
+           WHOLE: tl.constexpr, ZEROS: tl.constexpr, NORM: tl.constexpr, SWIGLU: tl.constexpr,
+           BIAS: tl.constexpr, RESIDUAL: tl.constexpr, PDL: tl.constexpr, ASM: tl.constexpr):
+    """x [K] times w, rows of `row_words` int32 (float32 for FP32) with COUNT numbers each.
+
+    WHOLE: BLOCK_W words are a row, x stays in registers, and a program takes every
+    num_programs-th block of rows, the next one's weights on their way while it works. Otherwise
+    one block a program, along the row in pieces of BLOCK_W. GROUP inputs, EACH slices of a packed
+    block, share an int4 scale; int8 and fp8 have one a row.
+    """
+    block = tl.program_id(0)
+    step = tl.num_programs(0)
+    word = tl.arange(0, BLOCK_W)
+    lane = tl.arange(0, BLOCK_W // 4) * 4
+    row = _row_of(block, n_out, inter, BLOCK_N, SWIGLU)
+    words, scale, zero = _load(w, scales, zeros, row, word, lane, True, row_words, groups, FORMAT,
+                               GROUP, EACH, ZEROS)
+    if PDL:
+        tl.extra.cuda.gdc_launch_dependents()
+        tl.extra.cuda.gdc_wait()
+    ROW_SCALES: tl.constexpr = FORMAT == INT8 or FORMAT == FP8  # noqa: SIM109
+    if WHOLE:
+        parts, squares = _read_x(x, norm, word, K, FORMAT, COUNT, PAIRS, NORM)
+        rstd = 1.0
+        if NORM:
+            rstd = tl.rsqrt(tl.sum(squares, 0) / K + eps)
+        for at in range(block, tl.cdiv(n_out, BLOCK_N // 2 if SWIGLU else BLOCK_N), step):
+            next_row = _row_of(at + step, n_out, inter, BLOCK_N, SWIGLU)
+            more = (at + step) * (BLOCK_N // 2 if SWIGLU else BLOCK_N) < n_out
+            words_ahead, scale_ahead, zero_ahead = _load(
+                w, scales, zeros, next_row, word, lane, more, row_words, groups, FORMAT, GROUP,
+                EACH, ZEROS)
+            y = tl.sum(_dot(words, parts, scale, zero, FORMAT, COUNT, EACH, ZEROS, ASM), 1) * rstd
+            _finish(y, row, at, n_out, scales, bias, residual, out, BLOCK_N, ROW_SCALES, SWIGLU,
+                    BIAS, RESIDUAL)
+            row = next_row
+            words = words_ahead
+            scale = scale_ahead
+            zero = zero_ahead
+    else:
+        acc = tl.zeros((BLOCK_N, BLOCK_W // 4), tl.float32)
+        total = tl.zeros((BLOCK_W,), tl.float32)
+        for at in range(0, row_words, BLOCK_W):
+            ahead = at + BLOCK_W
+            words_ahead, scale_ahead, zero_ahead = _load(
+                w, scales, zeros, row, ahead + word, ahead + lane, True, row_words, groups, FORMAT,
+                GROUP, EACH, ZEROS)
+            parts, squares = _read_x(x, norm, at + word, K, FORMAT, COUNT, PAIRS, NORM)
+            total += squares
+            acc += _dot(words, parts, scale, zero, FORMAT, COUNT, EACH, ZEROS, ASM)
+            words = words_ahead
+            scale = scale_ahead
+            zero = zero_ahead
+        y = tl.sum(acc, 1)
+        if NORM:
+            y = y * tl.rsqrt(tl.sum(total, 0) / K + eps)
+        _finish(y, row, block, n_out, scales, bias, residual, out, BLOCK_N, ROW_SCALES, SWIGLU,
+                BIAS, RESIDUAL)
