@@ -164,10 +164,12 @@ class Runner:
     def _uncapturable(self) -> str:
         """Why a decode step of this model cannot be captured; empty if it can."""
         device = self.model.device
+        if self.options.kernels == "steps":
+            return "the labs' attention takes lengths from the host"
         if not kernels.attends(device):
             return "attention is PyTorch's, which asks the host for lengths"
         names = [name for name in kernels.learners(device)
-                 if name.endswith(("attention", "flash", "paged_decode", "combine", "kv.write"))]
+                 if "steps.attention" in name or name.endswith((".attention", "kv.write"))]
         return f"{names[0]} is the learner's and takes lengths from the host" if names else ""
 
     # ------------------------------------------------------------ a step

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from infero.model import Batch, Model
 
 KERNELS = ("auto", "triton", "torch", "steps")
+ATTENTION_STEPS = ("flash", "paged_decode", "combine", "merge", "blockwise")
 _PLAIN = vars(model)  # the model module's names, read at call time
 
 
@@ -112,7 +113,7 @@ def _learner_steps(device: torch.device) -> list[str]:
         return []
     found = []
     for module, names in (("elementwise", ("rms_norm", "rope", "swiglu")),
-                          ("attention", ("flash", "paged_decode", "combine"))):
+                          ("attention", ATTENTION_STEPS)):
         loaded = sys.modules.get(f"infero.kernels.steps.{module}")
         for name in names:
             function = getattr(loaded, name, None)
@@ -173,7 +174,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, batch: Batch, scale: float,
     """Attention of a ragged batch over the cache: q [tokens, heads, dim]; k, v of one layer."""
     if replaced("attention"):
         return model.attend(q, k, v, batch, scale, window)
-    if step := _step(q.device, "attention", "attend", "flash", "paged_decode", "combine"):
+    if step := _step(q.device, "attention", "attend", *ATTENTION_STEPS):
         return step(q, k, v, batch, scale, window)
     if attends(q.device):
         from infero.kernels import forward
