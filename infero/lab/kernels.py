@@ -45,6 +45,7 @@ class Watch:
     arguments: list[tuple[int, int, Any, str]] = field(default_factory=list)
     padded: list[tuple[Any, Any]] = field(default_factory=list)
     running: bool = False
+    stored: int = 0  # elements that kernels wrote, counted under the interpreter
 
 
 def device() -> str:
@@ -76,8 +77,15 @@ def call(c: Check, *args: Any, own_kernel: bool = True, **kwargs: Any) -> Any:
             "The result was made without a kernel of yours: this exercise is about one. Write it "
             "in the exercise cell under `@triton.jit` and launch it from the function.",
             "no-kernel")
-    for tensor in result if isinstance(result, tuple) else (result,):
+    tensors = [t for t in (result if isinstance(result, tuple) else (result,))
+               if isinstance(t, torch.Tensor)]
+    for tensor in tensors:
         _written(tensor)
+    count = sum(tensor.numel() for tensor in tensors)
+    if own_kernel and where == "cpu" and watch.stored < count:
+        raise Mistake(
+            f"Your kernel stored {watch.stored:,} numbers and the result has {count:,}: the rest "
+            "was not made by a kernel.", "no-kernel")
     if isinstance(result, tuple):
         return tuple(_to(value, "cpu") for value in result)
     return _to(result, "cpu")
@@ -291,6 +299,8 @@ def _interpreter(watch: Watch) -> Iterator[None]:
                 raise _outside(offset[bad] // tensor.element_size(), active.size, int(bad.sum()),
                                tensor, name, what, builder.grid_idx)
             real[here] = (offset[here] + true).astype(np.uint64)
+        if what == "store":
+            watch.stored += int(active.sum())
         low = active & (data < _REGION)
         if low.any():
             raise Mistake(f"A {what} goes to an address outside every tensor of the launch: is the "
@@ -313,6 +323,7 @@ def _interpreter(watch: Watch) -> Iterator[None]:
         "create_atomic_rmw": guarded("create_atomic_rmw", "store", 3),
     }
     with (
+        np.errstate(all="ignore"),  # an overflow on a GPU says nothing either
         _replaced(executor, __call__=watched_run, _init_args_hst=watched_host),
         _replaced(it.InterpretedFunction, __call__=watched_call),
         _replaced(it, _implicit_cvt=watched_convert),

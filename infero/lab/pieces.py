@@ -62,6 +62,8 @@ LABS: tuple[Lab, ...] = (
     Lab("10", "10_continuous_batching", "Continuous batching", minutes=80),
     Lab("11", "11_scheduling", "Scheduling", minutes=80),
     Lab("13", "13_triton", "Programming the GPU with Triton", minutes=100),
+    Lab("14", "14_flash_attention", "FlashAttention", minutes=110),
+    Lab("15", "15_quantized_kernels", "Quantized matmul kernels", minutes=100),
     Lab("16", "16_compilers_and_graphs", "Compilers and graphs", minutes=80),
 )
 
@@ -73,6 +75,8 @@ _LAB08 = "infero.lab.checks.lab08"
 _LAB10 = "infero.lab.checks.lab10"
 _LAB11 = "infero.lab.checks.lab11"
 _LAB13 = "infero.lab.checks.lab13"
+_LAB14 = "infero.lab.checks.lab14"
+_LAB15 = "infero.lab.checks.lab15"
 _LAB16 = "infero.lab.checks.lab16"
 
 PIECES: tuple[Piece, ...] = (
@@ -172,9 +176,48 @@ PIECES: tuple[Piece, ...] = (
     Piece("infero.scheduler.may_admit", lab="11", exercise="5", check=f"{_LAB11}:may_admit",
           title="Whether a request may start", configuration="paged"),
     # Lab 13: programming the GPU with Triton.
+    Piece("infero.kernels.steps.coalescing.sectors", lab="13", exercise="1",
+          check=f"{_LAB13}:sectors", title="What a warp's addresses cost",
+          configuration="coalescing"),
+    Piece("infero.kernels.steps.elementwise.swiglu", lab="13", exercise="2",
+          check=f"{_LAB13}:swiglu", title="A first kernel: the gated activation",
+          configuration="steps_elementwise"),
     Piece("infero.kernels.steps.elementwise.rms_norm", lab="13", exercise="3",
-          check=f"{_LAB13}:rms_norm", title="Normalise a row a program",
+          check=f"{_LAB13}:rms_norm", title="A reduction: one program a row",
           configuration="steps_elementwise", points=15),
+    Piece("infero.kernels.steps.elementwise.rope", lab="13", exercise="4",
+          check=f"{_LAB13}:rope", title="A grid of two axes: rotate the heads",
+          configuration="steps_elementwise", points=15),
+    # Lab 14: FlashAttention.
+    Piece("infero.kernels.steps.attention.merge", lab="14", exercise="1", check=f"{_LAB14}:merge",
+          title="Merge two partial results of attention", configuration="steps_attention"),
+    Piece("infero.kernels.steps.attention.blockwise", lab="14", exercise="2",
+          check=f"{_LAB14}:blockwise", title="Attention block by block",
+          configuration="steps_attention", points=15),
+    Piece("infero.kernels.steps.attention.flash", lab="14", exercise="3", check=f"{_LAB14}:flash",
+          title="FlashAttention in one kernel", configuration="steps_attention", points=20),
+    Piece("infero.kernels.steps.attention.paged_decode", lab="14", exercise="4",
+          check=f"{_LAB14}:paged_decode", title="Decoding over the block table, in splits",
+          configuration="steps_attention", points=20),
+    Piece("infero.kernels.steps.attention.combine", lab="14", exercise="5",
+          check=f"{_LAB14}:combine", title="Splits put together again",
+          configuration="steps_attention"),
+    # Lab 15: quantized matmul kernels.
+    Piece("infero.kernels.steps.matmul.pack_nibbles", lab="15", exercise="1",
+          check=f"{_LAB15}:pack_nibbles", title="Eight weights in a word",
+          configuration="steps_matmul"),
+    Piece("infero.kernels.steps.matmul.unpack_nibbles", lab="15", exercise="2",
+          check=f"{_LAB15}:unpack_nibbles", title="Numbers by bits alone",
+          configuration="steps_matmul"),
+    Piece("infero.kernels.steps.matmul.int8_matvec", lab="15", exercise="3",
+          check=f"{_LAB15}:int8_matvec", title="A product with 8-bit weights",
+          configuration="steps_matmul", points=15),
+    Piece("infero.kernels.steps.matmul.int4_matmul", lab="15", exercise="4",
+          check=f"{_LAB15}:int4_matmul", title="A product with 4-bit groups",
+          configuration="steps_matmul", points=20),
+    Piece("infero.kernels.steps.matmul.matmul_time_s", lab="15", exercise="5",
+          check=f"{_LAB15}:matmul_time_s", title="Three limits, and where 4 bits stop paying",
+          configuration="steps_matmul"),
     # Lab 16: compilers and graphs.
     Piece("infero.lanes.device_ends", lab="16", exercise="1", check=f"{_LAB16}:device_ends",
           title="When a kernel ends that the host must launch", configuration="lanes"),
