@@ -4,4 +4,4 @@ Those that need no GPU are named here; all others are steps of `make gpu` (bench
 """
 
 CPU_ONLY = ("batching", "fragmentation", "generate_cpu", "instructions", "labs",
-             "scheduler_overhead", "scheduling", "scheduling_cpu", "throughput_cpu")
+            "scheduler_overhead", "scheduling", "scheduling_cpu", "throughput_cpu")
