@@ -22,7 +22,7 @@ def test_int4(tokens: int, dtype: torch.dtype) -> None:
         c = case(tokens, out, inner, group, dtype, "cuda")
         functions = [steps.int4_matmul, steps.int4_matvec]
         if group % 128 == 0:
-            functions += [steps.int4_once, steps.int4_split]
+            functions += [steps.int4_once, steps.int4_planes, steps.int4_split]
         for function in functions:
             check_int4(function, c)
     assert torch.equal(steps.unpack_nibbles(c.weight.words).cpu(), c.values.half())
