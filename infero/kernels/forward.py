@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from infero.cache.kv import KVCache
     from infero.model import Batch, Model
 
+MIXED_SPLITS = 4  # of a decoding request beside a prefill, which takes longer anyway
+
 
 @dataclass
 class Layout:
@@ -66,11 +68,10 @@ def made(batch: Batch, heads: int, kv_heads: int, sent: list[Tensor] | None = No
     if sent is None:
         sent = [torch.tensor(numbers, dtype=torch.int32).to(device, non_blocking=True)
                 for numbers in to_send(lens, batch.context_lens, heads // kv_heads)]
-    splits = 1
-    if few:  # a power of two: few variants of the kernel
-        longest = max(batch.context_lens[:few])
-        splits = decode.splits_for(few, kv_heads, longest, device)
-        splits = 1 << (splits - 1).bit_length()
+    splits = MIXED_SPLITS
+    if few == len(lens):  # a power of four: few variants of the kernel
+        splits = decode.splits_for(few, kv_heads, max(batch.context_lens), device)
+        splits = 4 ** -(-(splits - 1).bit_length() // 2)
     contexts, longer, starts = sent
     return Layout(contexts, few, queries, splits, longer, starts, max(lens[few:], default=0))
 
