@@ -38,11 +38,13 @@ def _piece(q, k, v, table, low, high, limit, dims, k_slot, v_slot, scale, window
     peak = tl.full([ROWS], float("-inf"), tl.float32)
     sums = tl.zeros([ROWS, BLOCK], tl.float32)  # one a column: added up at the end
     mixed = tl.zeros([ROWS, WIDE], tl.float32)
+    page = tl.load(table + ((low + columns) >> SHIFT), mask=low + columns < high, other=0)
     for start in tl.range(low, high, BLOCK, num_stages=STAGES):
         keys = start + columns
         there = keys < high
-        page = tl.load(table + (keys >> SHIFT), mask=there, other=0).to(tl.int64)
-        slots = (page << SHIFT) + (keys & ((1 << SHIFT) - 1))
+        slots = (page.to(tl.int64) << SHIFT) + (keys & ((1 << SHIFT) - 1))
+        later = keys + BLOCK  # one step ahead: a load never waits for the table
+        page = tl.load(table + (later >> SHIFT), mask=later < high, other=0)
         if WIDE == DIM:
             valid = there[:, None]
         else:
@@ -108,7 +110,7 @@ def _combine(partial, sums, out, pieces, o_row, o_head,
     tl.store(where + dims[None, :], mixed.to(out.dtype.element_ty), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["t_row", "window", "most"])
 def decode_attention(
         q, k, v, tables, contexts, out, partial, sums, tickets, q_row, q_head, k_slot, k_head,
         v_slot, v_head, o_row, o_head, t_row, scale, window, most,
@@ -168,7 +170,7 @@ def decode_attention(
                         tl.store(ticket, 0)  # ready for the next launch, a replayed one too
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["window", "most"])
 def decode_combine(
         contexts, out, partial, sums, o_row, o_head, window, most,
         QUERIES: tl.constexpr, GROUP: tl.constexpr, FEW: tl.constexpr, DIM: tl.constexpr,

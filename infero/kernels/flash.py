@@ -19,6 +19,7 @@ from torch import Tensor
 
 from infero import tune
 from infero.errors import ParameterError
+from infero.kernels import flash_tma
 from infero.kernels.examples import Example
 from infero.kernels.language import tl, triton
 
@@ -26,22 +27,21 @@ LOG2E = math.log2(math.e)
 
 
 @triton.jit
-def _tile(base, table, start, stop, columns, dims, slot_stride,
-          DIM: tl.constexpr, WIDE: tl.constexpr, SHIFT: tl.constexpr, PAGED: tl.constexpr,
-          MASKED: tl.constexpr):
-    """Keys or values start... of one head, [BLOCK_N, WIDE]; zeros from `stop` on if MASKED."""
+def _pages(table, start, stop, columns, SHIFT: tl.constexpr, MASKED: tl.constexpr):
+    """The pages of keys start... [BLOCK_N]; block 0 for those from `stop` on."""
     keys = start + columns
-    if PAGED:
-        if MASKED:
-            page = tl.load(table + (keys >> SHIFT), mask=keys < stop, other=0)
-        else:
-            page = tl.load(table + (keys >> SHIFT))
-        slots = (page.to(tl.int64) << SHIFT) + (keys & ((1 << SHIFT) - 1))
-    else:
-        slots = keys.to(tl.int64)
-    where = base + slots[:, None] * slot_stride + dims[None, :]
     if MASKED:
-        return tl.load(where, mask=(keys < stop)[:, None] & (dims < DIM)[None, :], other=0.0)
+        return tl.load(table + (keys >> SHIFT), mask=keys < stop, other=0)
+    return tl.load(table + (keys >> SHIFT))
+
+
+@triton.jit
+def _tile(base, slots, there, dims, slot_stride,
+          DIM: tl.constexpr, WIDE: tl.constexpr, MASKED: tl.constexpr):
+    """Keys or values of one head in `slots`, [BLOCK_N, WIDE]; zeros where not `there` if MASKED."""
+    where = base + slots.to(tl.int64)[:, None] * slot_stride + dims[None, :]
+    if MASKED:
+        return tl.load(where, mask=there[:, None] & (dims < DIM)[None, :], other=0.0)
     if WIDE != DIM:
         return tl.load(where, mask=(dims < DIM)[None, :], other=0.0)
     return tl.load(where)
@@ -54,12 +54,20 @@ def _walk(mixed, sums, peak, q, k, v, table, low, high, stop, places, dims, k_sl
           WINDOWED: tl.constexpr, PRECISION: tl.constexpr, STAGES: tl.constexpr):
     """The online softmax over key blocks from low (a multiple of BLOCK_N) to high."""
     columns = tl.arange(0, BLOCK_N)
+    page = columns
+    if PAGED:
+        page = _pages(table, low, tl.minimum(stop, high), columns, SHIFT, True)
     for start in tl.range(low, high, BLOCK_N, num_stages=STAGES):
-        key = _tile(k, table, start, stop, columns, dims, k_slot, DIM, WIDE, SHIFT, PAGED, MASKED)
+        keys = start + columns
+        there = keys < stop
+        slots = keys
+        if PAGED:  # the next block's pages are read a step ahead: no load waits for the table
+            slots = (page << SHIFT) + (keys & ((1 << SHIFT) - 1))
+            page = _pages(table, start + BLOCK_N, tl.minimum(stop, high), columns, SHIFT, True)
+        key = _tile(k, slots, there, dims, k_slot, DIM, WIDE, MASKED)
         scores = tl.dot(q, tl.trans(key), input_precision=PRECISION)
         if MASKED:
-            keys = start + columns
-            seen = (keys < stop)[None, :]
+            seen = there[None, :]
             if CAUSAL:
                 seen &= keys[None, :] <= places[:, None]
             if WINDOWED:
@@ -74,14 +82,13 @@ def _walk(mixed, sums, peak, q, k, v, table, low, high, stop, places, dims, k_sl
         keep = tl.exp2(peak - base)
         sums = sums * keep + tl.sum(weights, 1)
         mixed = mixed * keep[:, None]
-        value = _tile(v, table, start, stop, columns, dims, v_slot, DIM, WIDE, SHIFT, PAGED,
-                      MASKED)
+        value = _tile(v, slots, there, dims, v_slot, DIM, WIDE, MASKED)
         mixed = tl.dot(weights.to(value.dtype), value, mixed, input_precision=PRECISION)
         peak = highest
     return mixed, sums, peak
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["t_row", "window", "heads", "blocks"])
 def flash_attention(
         q, k, v, out, query_starts, key_starts, contexts, tables, q_row, q_head, k_slot, k_head,
         v_slot, v_head, o_row, o_head, t_row, scale, window, heads, blocks,
@@ -169,6 +176,7 @@ class Config:
     warps: int = 8
     stages: int = 2  # steps whose keys are in flight
     together: int = 8  # heads whose blocks run side by side
+    copies: str = "threads"  # who copies dense keys: "bulk" engine, "specialised" warps with it
 
 
 @functools.cache
@@ -260,6 +268,9 @@ def launch(q: Tensor, k: Tensor, v: Tensor, query_starts: Tensor, key_starts: Te
     if not tokens or not requests:
         return out
     config = config or chosen(dim, q.dtype, paged, q.device)
+    if config.copies != "threads":
+        return flash_tma.dense(q, k, v, query_starts, key_starts, scale, longest, causal, out,
+                               config)
     built = constants(dim, q.dtype, heads // kv_heads, block_size, paged, causal,
                       window is not None, config)
     blocks = -(-longest // config.block_m)
