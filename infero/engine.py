@@ -369,8 +369,10 @@ class Engine:
     # ------------------------------------------------------------ state
 
     def warm_up(self) -> float:
-        """Capture all decode steps as graphs now, not at first use; the seconds it took."""
-        return self.runner.warm_up()
+        """Compile the kernels and capture all decode steps now, not at first use; its seconds."""
+        start_s = self.clock()
+        self.runner.warm_up()
+        return self.clock() - start_s
 
     def reset(self) -> None:
         """Abort everything and forget every cached prefix."""

@@ -115,6 +115,9 @@ class Sender:
         return [part[: len(given)] for part, given in zip(parts, lists, strict=True)]
 
 
+WARM_UPS = ((300,), (2000,), (1, 1, 300), (1, 1, 1, 40), (9, 7))  # tokens of each request
+
+
 class Runner:
     """A model with its paged cache, and a host cache where blocks can be swapped to.
 
@@ -135,6 +138,7 @@ class Runner:
         self.host = make(config, host_blocks, block_size, model.dtype, "cpu")
         if device.type == "cuda" and host_blocks:  # pinned memory copies without waiting
             self.host.k, self.host.v = self.host.k.pin_memory(), self.host.v.pin_memory()
+        self.longest = max_len or num_blocks * block_size
         self.send = Sender(device)
         self.drawn = torch.zeros(max_rows, dtype=torch.int64, device=device)
         self.draws = graphs.Stage(max_rows, 0, device)  # for draws outside a graph
@@ -148,11 +152,9 @@ class Runner:
             if cuda_graphs and device.type == "cuda":
                 self.plain_graphs = self._uncapturable()
                 if not self.plain_graphs:
-                    width = -(-(max_len or num_blocks * block_size) // block_size)
-                    width = graphs.aligned(width, graphs.WIDTHS)
+                    width = graphs.aligned(-(-self.longest // block_size), graphs.WIDTHS)
                     self.decoder = graphs.Decoder(model, self._body, self._batch_of, self.drawn,
                                                   max_rows, width, kernels.learners(device))
-                    self.longest = max_len or num_blocks * block_size
 
     def _fused(self) -> bool:
         if not kernels.attends(self.model.device) or self.compiled:
@@ -321,14 +323,21 @@ class Runner:
         found = self._forward(ids, batch)
         return found if variant == "logits" else draw(found, rows, variant, out)
 
-    def warm_up(self, variants: Sequence[str] = ("greedy", "plain")) -> float:
-        """Capture the decode steps of all batch sizes now; the seconds it took."""
-        if self.decoder is None:
-            return 0.0
+    @torch.inference_mode()
+    def warm_up(self, variants: Sequence[str] = ("greedy", "plain")) -> None:
+        """Compile what prefills need, and capture the decode steps of all batch sizes, now."""
+        if self.model.device.type == "cpu":
+            return
         with kernels.using(self.options):
-            before = self.decoder.capture_s
-            self.decoder.capture_all(variants)
-        return self.decoder.capture_s - before
+            for lengths in WARM_UPS:
+                self._eager([self._dummy(min(n, self.longest)) for n in lengths])
+            if self.decoder is not None:
+                self.decoder.capture_all(variants)
+
+    def _dummy(self, n: int) -> Span:
+        """A span of n tokens whose keys all go to the spare block."""
+        blocks = -(-n // self.block_size)
+        return Span([0] * n, 0, [self.dump // self.block_size] * blocks, True)
 
     # ------------------------------------------------------------ drawing
 
