@@ -173,6 +173,37 @@ def steps_elementwise() -> None:
     llm.generate([1, 2, 3], params)
 
 
+def steps_attention() -> None:
+    """The engine on the labs' attention: two samples of a prompt share two blocks (chapter 14)."""
+    from infero.kernels import language
+    from infero.llm import LLM
+    from infero.sampling import SamplingParams
+
+    language.need()
+    params = SamplingParams(n=2, seed=3, max_tokens=3, ignore_eos=True)
+    llm = LLM(tiny_model(), kernels="steps", block_size=4, kv_memory_bytes=1 << 20)
+    llm.generate(list(range(10)), params)
+
+
+def steps_matmul() -> None:
+    """The engine on the lab's products for 8-bit and 4-bit weights, and a prompt beyond them."""
+    import torch
+
+    from infero.kernels import formats, language
+    from infero.kernels.steps import matmul as module
+    from infero.llm import LLM
+    from infero.sampling import SamplingParams
+
+    language.need()
+    params = SamplingParams(temperature=0.0, max_tokens=2, ignore_eos=True)
+    for kind in ("int8", "int4"):
+        llm = LLM(tiny_model(), kernels="steps", quantization=kind, block_size=4,
+                  kv_memory_bytes=1 << 20)
+        llm.generate([1, 2, 3], params)
+    long = torch.ones(module.crossover_batch(5, module.INSTRUCTIONS, module.H100), 32)
+    module.linear(long, formats.quantize(torch.ones(8, 32), "int4", 32))
+
+
 def coalescing() -> None:
     """The bandwidth that chapter 13 expects of an access pattern."""
     from infero.kernels.steps import coalescing as module
@@ -194,7 +225,9 @@ CONFIGURATIONS: dict[str, Callable[[], None]] = {
     "bench": bench,
     "mla": mla,
     "steps_elementwise": steps_elementwise,
+    "steps_attention": steps_attention,
     "coalescing": coalescing,
+    "steps_matmul": steps_matmul,
     "lanes": lanes,
     "taped": taped,
 }
