@@ -398,6 +398,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             r.value(f"{name}_{KEYS[str(way)]}", float(rate), unit="byte/s")
             r.value(f"{name}_{KEYS[str(way)]}_share", float(rate) / top, unit="",
                     note="of the copy limit of this run")
+        rate = {(str(name), KEYS[str(way)]): float(value) for name, way, value in rows}
+        for name in ("rms_norm", "swiglu", "rope"):
+            r.value(f"{name}_gain", rate[name, "steps"] / rate[name, "eager"], unit="",
+                    note="the lab's kernel over PyTorch's operations")
         arguments = cases(False, device)["rms_norm"][0][0]
         r.table("warps", rows=warps(*arguments[:2]), columns=[
             ("warps", ""), ("registers", ""), ("spills", ""), ("bandwidth", "byte/s")])

@@ -316,7 +316,7 @@ def test_infero_pieces(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_infero_check(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert report.check_saved() is True
-    assert report.check_saved("rms_norm") is False
+    assert report.check_saved("model.rms_norm") is False
     assert "not among the saved pieces" in capsys.readouterr().out
     assert report.check_saved("no_such") is False
     assert "no piece is called" in capsys.readouterr().out
