@@ -22,12 +22,11 @@ from torch import Tensor
 
 from infero.errors import ParameterError
 from infero.kernels.examples import Example
-from infero.kernels.language import INTERPRETED, libdevice, tl, triton
+from infero.kernels.language import tl, triton
 from infero.sampling import SAMPLE, SamplingRows
 
 CHUNK = 64  # tokens whose maximum is noted
 PURPOSE = tl.constexpr(SAMPLE)
-PORTABLE = tl.constexpr(INTERPRETED)
 LOWEST = tl.constexpr(-math.inf)
 NOISE_LIMIT = tl.constexpr(23.0)  # Gumbel noise of 32-bit uniform numbers stays below 22.9
 
@@ -42,15 +41,25 @@ def _scaled(x, t):
 
 @triton.jit
 def _gumbel(word):
-    """`infero.sampling.gumbel` of 32 random bits: the same uniform number, bit for bit."""
-    high, low = (word >> 16).to(tl.float32), (word & 0xFFFF).to(tl.float32)
-    u = tl.minimum(high * 0.0000152587890625 + (low + 0.5) * 2.3283064365386963e-10,
-                   1 - 5.9604644775390625e-08)  # 2**-16, 2**-32, 2**-24; only the sum is rounded
-    if PORTABLE:
-        rest = 1 - u  # log1p(-u) = -u * log(rest) / (rest - 1)
-        exponential = tl.where(rest == 1, u, u * tl.log(rest) / (rest - 1))
-        return -tl.log(exponential)
-    return -libdevice.log(-libdevice.log1p(-u))
+    """`infero.sampling.gumbel` of 32 random bits: the same uniform number, and 1e-6 at most off.
+
+    Sixteen bits become a float32 by standing in the mantissa of 2**23. log1p is its series where u
+    is small, because 1 - u would round; what is left of float32's precision is the same everywhere.
+    """
+    high = ((word >> 16) | 0x4B000000).to(tl.float32, bitcast=True) - 8388608.0
+    low = ((word & 0xFFFF) | 0x4B000000).to(tl.float32, bitcast=True) - 8388607.5
+    u = high * 0.0000152587890625 + low * 2.3283064365386963e-10  # 2**-16, 2**-32; one rounding
+    u = tl.minimum(u, 1 - 5.9604644775390625e-08)
+    series = u * 0.1 + 0.1111111111111111
+    series = series * u + 0.125
+    series = series * u + 0.14285714285714285
+    series = series * u + 0.16666666666666666
+    series = series * u + 0.2
+    series = series * u + 0.25
+    series = series * u + 0.3333333333333333
+    series = series * u + 0.5
+    series = (series * u + 1) * u
+    return -tl.log(tl.where(u < 0.2, series, -tl.log(1 - u)))
 
 
 @triton.jit
@@ -175,6 +184,23 @@ def _kth(keys, k, left, right):
 
 
 @triton.jit
+def _nucleus_bound(peak, mass, room, top, WIDTH: tl.constexpr):
+    """A number that no logit of the nucleus lies below: what lies below it has at most `room`.
+
+    A chunk whose largest logit lies below has all its mass there, another one at most that of
+    WIDTH - 1 tokens just below the bound. Searched between 0 and 40 under the largest logit.
+    """
+    depth, step = tl.full((), 40.0, tl.float32), tl.full((), 20.0, tl.float32)
+    while step > 0.1:
+        bound = top - depth + step
+        most = tl.minimum((WIDTH - 1) * tl.exp(bound - top), tl.exp(peak - top) * (mass - 1))
+        below = tl.sum(tl.where(peak < bound, mass * tl.exp(peak - top), most), axis=0)
+        depth = tl.where(below <= room, depth - step, depth)
+        step = step * 0.5
+    return tl.where(depth < 40, top - depth, top - float("inf"))
+
+
+@triton.jit
 def _at_least(logits, chosen, n, key, t, vocab, GROUP: tl.constexpr, WIDTH: tl.constexpr):
     """How many logits of the chosen chunks have at least this key."""
     count = tl.full((), 0, tl.int32)
@@ -204,12 +230,16 @@ def _kth_logit(logits, peak, which, chosen, k, top, t, vocab, chunks, GROUP: tl.
         low = _kth(tl.where(which < chunks, _key(peak), -0x80000000), k, low, _key(top))
     n = _choose(peak, which, _unkey(low), chosen, chunks)
     left, right = low.to(tl.int64), _key(top).to(tl.int64)
-    while left < right:
-        middle = left + ((right - left + 1) >> 1)
-        if _at_least(logits, chosen, n, middle, t, vocab, GROUP, WIDTH) >= k:
-            left = middle
-        else:
-            right = middle - 1
+    if n <= 2 * GROUP:  # as is usual: all of it fits into registers
+        _, _, x = _read(logits, chosen, 0, n, t, vocab, 2 * GROUP, WIDTH)
+        left = _kth(tl.reshape(_key(x), (2 * GROUP * WIDTH,)), k, low, _key(top)).to(tl.int64)
+    else:
+        while left < right:
+            middle = left + ((right - left + 1) >> 1)
+            if _at_least(logits, chosen, n, middle, t, vocab, GROUP, WIDTH) >= k:
+                left = middle
+            else:
+                right = middle - 1
     kth = _unkey(left.to(tl.int32))
     return kth, _mass(logits, chosen, n, kth, vocab, top, t, vocab, GROUP, WIDTH)
 
@@ -281,6 +311,7 @@ def _filtered(logits, temperature, top_k, top_p, min_p, seeds, positions, peaks,
         elif p < 1:
             mass = tl.load(masses + row * chunks + which, mask=which < chunks, other=0.0)
             total = tl.sum(mass * tl.exp(peak - top), axis=0)
+            low = _nucleus_bound(peak, mass, (1 - p) * total * 0.999, top, WIDTH)
         low = tl.maximum(low, top + tl.log(tl.load(min_p + row)))
         token = _candidates(logits, chosen, peak, which, first, top, low, p, total, t,
                             tl.load(seeds + row), tl.load(positions + row), vocab, chunks, GROUP,
@@ -323,7 +354,7 @@ def sample(logits: Tensor, rows: SamplingRows, variant: str = "filtered",
         _filtered[(count,)](
             logits, rows.temperature, rows.top_k, rows.top_p, rows.min_p, rows.seed, rows.position,
             notes[0], notes[1], chosen, out, vocab, logits.stride(0), chunks,
-            CHUNKS=triton.next_power_of_2(chunks), GROUP=32, WIDTH=CHUNK, num_warps=8)
+            CHUNKS=triton.next_power_of_2(chunks), GROUP=32, WIDTH=CHUNK, num_warps=16)
         return out
     block = BLOCK[0] * BLOCK[1]
     splits = max(1, min(FILL // count, triton.cdiv(vocab, 2 * block), 64))
@@ -359,5 +390,5 @@ def examples() -> list[Example]:
         Example(_draw, signature(_draw), draw, aligned=("stride", "share")),
         Example(_pick, signature(_pick), {"SPLITS": 33, "BLOCK": 64}, 1),
         Example(_survey, signature(_survey), shape, aligned=("stride",)),
-        Example(_filtered, signature(_filtered), shape | {"CHUNKS": 4096}, 8, aligned=("stride",)),
+        Example(_filtered, signature(_filtered), shape | {"CHUNKS": 4096}, 16, aligned=("stride",)),
     ]
