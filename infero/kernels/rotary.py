@@ -16,84 +16,97 @@ from torch import Tensor
 from infero import tune
 from infero.errors import ParameterError
 from infero.kernels.examples import Example
-from infero.kernels.language import tl, triton
+from infero.kernels.language import INTERPRETED, libdevice, tl, triton
 
 
 @triton.jit
-def _rotated(pointer, head, i, inside, cos, sin, norm, eps, half, stride,
-             NORM: tl.constexpr):
-    """Heads [HEADS, HALF] of one token, as two halves: normed if NORM, then rotated."""
-    low = tl.load(pointer + head * stride + i, mask=inside, other=0.0).to(tl.float32)
-    high = tl.load(pointer + head * stride + half + i, mask=inside, other=0.0).to(tl.float32)
-    if NORM:
-        square = tl.sum(low * low + high * high, axis=1)[:, None]
-        scale = 1 / tl.sqrt_rn(square / (2 * half) + eps)
-        low *= scale * tl.load(norm + i, mask=i < half, other=0.0).to(tl.float32)
-        high *= scale * tl.load(norm + half + i, mask=i < half, other=0.0).to(tl.float32)
-    return low * cos - high * sin, high * cos + low * sin
+def _rotation(position, inv_freq, i, half, EXACT: tl.constexpr):
+    """Cosine and sine of the angles of one token.
+
+    For 16-bit results the card's own sine is right to 1e-6, if the angle is first brought within
+    half a turn: by fused multiply-adds of 2 pi in two parts, which lose nothing of a long angle.
+    """
+    angle = position.to(tl.float32) * tl.load(inv_freq + i, mask=i < half, other=0.0)
+    if EXACT:
+        return tl.cos(angle), tl.sin(angle)
+    turns = tl.floor(angle * 0.15915494309189535 + 0.5)
+    angle = tl.fma(turns, -6.2831854820251465, angle)
+    angle = tl.fma(turns, 1.7484555314695172e-07, angle)
+    return libdevice.fast_cosf(angle), libdevice.fast_sinf(angle)
+
+
+@triton.jit
+def _store(pointer, i, half, low, high, inside):
+    """The two halves of some heads, in the pointer's dtype."""
+    tl.store(pointer + i, low.to(pointer.dtype.element_ty), mask=inside)
+    tl.store(pointer + half + i, high.to(pointer.dtype.element_ty), mask=inside)
 
 
 @triton.jit
 def _rotate_and_write(qkv, positions, slots, inv_freq, q_norm, k_norm, q_out, k_cache, v_cache,
                       half, token_stride, head_stride, k_stride, v_stride, k_head, v_head, eps,
                       HEADS: tl.constexpr, KV_HEADS: tl.constexpr, NORM: tl.constexpr,
-                      GROUP: tl.constexpr, PARTS: tl.constexpr, HALF: tl.constexpr):
-    """PARTS groups of GROUP heads of one token a program: groups of q, then of k, then of v."""
-    token = tl.program_id(0).to(tl.int64)
-    dim = 2 * half
-    head, i = tl.arange(0, GROUP)[:, None], tl.arange(0, HALF)[None, :]
-    angle = tl.load(positions + token).to(tl.float32) * tl.load(
-        inv_freq + i, mask=i < half, other=0.0)
-    cos, sin = tl.cos(angle), tl.sin(angle)
-    qkv += token * token_stride
-    q_out += token * HEADS * dim
+                      GROUP: tl.constexpr, HALF: tl.constexpr, EXACT: tl.constexpr):
+    """GROUP heads of one token a program, all queries, all keys or all values."""
     Q_GROUPS: tl.constexpr = (HEADS + GROUP - 1) // GROUP
     KV_GROUPS: tl.constexpr = (KV_HEADS + GROUP - 1) // GROUP
+    GROUPS: tl.constexpr = Q_GROUPS + 2 * KV_GROUPS
+    token, group = tl.program_id(0) // GROUPS, tl.program_id(0) % GROUPS
+    is_q, is_v = group < Q_GROUPS, group >= Q_GROUPS + KV_GROUPS
+    kv_group = (group - Q_GROUPS) % max(KV_GROUPS, 1)
+    h = tl.where(is_q, group, kv_group) * GROUP + tl.arange(0, GROUP)[:, None]  # among its kind
+    i = tl.arange(0, HALF)[None, :]
+    inside = (h < tl.where(is_q, HEADS, KV_HEADS)) & (i < half)
+    before = tl.where(is_q, 0, tl.where(is_v, HEADS + KV_HEADS, HEADS))
+    token = token.to(tl.int64)
+    # everything is read before anything is worked out: a program waits for the memory once
+    at = qkv + token * token_stride + (before + h) * head_stride + i
+    raw_low = tl.load(at, mask=inside, other=0.0)
+    raw_high = tl.load(at + half, mask=inside, other=0.0)
+    position = tl.load(positions + token)
     slot = tl.full((), -1, tl.int64)
     if KV_HEADS > 0:
         slot = tl.load(slots + token).to(tl.int64)
-    for part in tl.static_range(PARTS):
-        group = tl.program_id(1) * PARTS + part
-        if group < Q_GROUPS:
-            h = group * GROUP + head
-            inside = (h < HEADS) & (i < half)
-            low, high = _rotated(qkv, h, i, inside, cos, sin, q_norm, eps, half, head_stride, NORM)
-            tl.store(q_out + h * dim + i, low.to(q_out.dtype.element_ty), mask=inside)
-            tl.store(q_out + h * dim + half + i, high.to(q_out.dtype.element_ty), mask=inside)
-        elif (group < Q_GROUPS + KV_GROUPS) & (slot >= 0):
-            h = (group - Q_GROUPS) * GROUP + head
-            inside = (h < KV_HEADS) & (i < half)
-            low, high = _rotated(qkv + HEADS * head_stride, h, i, inside, cos, sin, k_norm, eps,
-                                 half, head_stride, NORM)
-            at = k_cache + slot * k_stride + h * k_head + i
-            tl.store(at, low.to(k_cache.dtype.element_ty), mask=inside)
-            tl.store(at + half, high.to(k_cache.dtype.element_ty), mask=inside)
-        elif (group < Q_GROUPS + 2 * KV_GROUPS) & (slot >= 0):
-            h = (group - Q_GROUPS - KV_GROUPS) * GROUP + head
-            inside = (h < KV_HEADS) & (i < half)
-            source = qkv + (HEADS + KV_HEADS + h) * head_stride + i
-            low = tl.load(source, mask=inside, other=0.0)
-            high = tl.load(source + half, mask=inside, other=0.0)
-            at = v_cache + slot * v_stride + h * v_head + i
-            tl.store(at, low.to(v_cache.dtype.element_ty), mask=inside)
-            tl.store(at + half, high.to(v_cache.dtype.element_ty), mask=inside)
-
-
-MANY = 512  # tokens from which on a program takes a whole token: sines are computed once
+    low, high = raw_low.to(tl.float32), raw_high.to(tl.float32)
+    if is_v:
+        if slot >= 0:
+            _store(v_cache + slot * v_stride + h * v_head, i, half, low, high, inside)
+    else:
+        if NORM:
+            norm_q, norm_k = q_norm + i, k_norm + i
+            left = tl.load(norm_q, mask=(i < half) & is_q, other=0.0).to(tl.float32)
+            right = tl.load(norm_q + half, mask=(i < half) & is_q, other=0.0).to(tl.float32)
+            left += tl.load(norm_k, mask=(i < half) & (group >= Q_GROUPS), other=0.0)
+            right += tl.load(norm_k + half, mask=(i < half) & (group >= Q_GROUPS), other=0.0)
+            square = tl.sum(low * low + high * high, axis=1)[:, None]
+            scale = 1 / tl.sqrt_rn(square / (2 * half) + eps)
+            low *= scale * left
+            high *= scale * right
+        cos, sin = _rotation(position, inv_freq, i, half, EXACT)
+        first, second = low * cos - high * sin, high * cos + low * sin
+        if is_q:
+            _store(q_out + (token * HEADS + h) * 2 * half, i, half, first, second, inside)
+        elif slot >= 0:
+            _store(k_cache + slot * k_stride + h * k_head, i, half, first, second, inside)
 
 
 @functools.cache
-def _config(heads: int, kv_heads: int, dim: int, many: bool) -> tuple[int, int, int, int, int]:
-    """Heads a group, groups a program, programs a token, half a head as a power of two, warps.
+def _config(heads: int, kv_heads: int, dim: int) -> tuple[int, int, int, int]:
+    """Heads a program, programs a token, half a head as a power of two, warps.
 
-    Groups and warps, and with them the order of the norms' sums, do not depend on the batch.
+    Nothing here depends on the batch, nor does the order of the norms' sums.
     """
     half = max(triton.next_power_of_2(dim // 2), 8)
     chosen = tune.best("rotary.rotate_and_write", f"half{half}") or {}
-    group = min(chosen.get("group", 8), triton.next_power_of_2(max(heads, kv_heads)))
+    group = chosen.get("group", max(1, 512 // half))
+    group = min(group, triton.next_power_of_2(max(heads, kv_heads)))
     groups = triton.cdiv(heads, group) + 2 * triton.cdiv(kv_heads, group)
-    parts = min(groups, 32) if many else 1
-    return group, parts, triton.cdiv(groups, parts), half, chosen.get("warps", 2)
+    return group, groups, half, chosen.get("warps", max(1, min(group * half // 256, 8)))
+
+
+def _exact(x: Tensor) -> bool:
+    """Whether sines must be right to float32's last bits (and under the interpreter)."""
+    return INTERPRETED or x.dtype == torch.float32
 
 
 def rotate_and_write(qkv: Tensor, positions: Tensor, slots: Tensor, inv_freq: Tensor,
@@ -113,13 +126,13 @@ def rotate_and_write(qkv: Tensor, positions: Tensor, slots: Tensor, inv_freq: Te
     if out is None:
         out = torch.empty(tokens, heads, dim, dtype=qkv.dtype, device=qkv.device)
     if tokens:
-        group, parts, programs, half, warps = _config(heads, kv_heads, dim, tokens >= MANY)
-        _rotate_and_write[(tokens, programs)](
+        group, groups, half, warps = _config(heads, kv_heads, dim)
+        _rotate_and_write[(tokens * groups,)](
             qkv, positions, slots, inv_freq, inv_freq if q_norm is None else q_norm,
             inv_freq if k_norm is None else k_norm, out, k_cache, v_cache, dim // 2, qkv.stride(0),
             dim, k_cache.stride(0), v_cache.stride(0), k_cache.stride(1), v_cache.stride(1), eps,
-            HEADS=heads, KV_HEADS=kv_heads, NORM=q_norm is not None, GROUP=group, PARTS=parts,
-            HALF=half, num_warps=warps)
+            HEADS=heads, KV_HEADS=kv_heads, NORM=q_norm is not None, GROUP=group, HALF=half,
+            EXACT=_exact(qkv), num_warps=warps)
     return out
 
 
@@ -131,11 +144,11 @@ def rotate(x: Tensor, positions: Tensor, inv_freq: Tensor, out: Tensor | None = 
     if out is None:
         out = torch.empty(tokens, heads, dim, dtype=x.dtype, device=x.device)
     if tokens and heads:
-        group, parts, programs, half, warps = _config(heads, 0, dim, tokens >= MANY)
-        _rotate_and_write[(tokens, programs)](
+        group, groups, half, warps = _config(heads, 0, dim)
+        _rotate_and_write[(tokens * groups,)](
             x, positions, positions, inv_freq, inv_freq, inv_freq, out, out, out, dim // 2,
             x.stride(0), x.stride(1), 0, 0, 0, 0, 0.0, HEADS=heads, KV_HEADS=0, NORM=False,
-            GROUP=group, PARTS=parts, HALF=half, num_warps=warps)
+            GROUP=group, HALF=half, EXACT=_exact(x), num_warps=warps)
     return out
 
 
@@ -145,10 +158,11 @@ def examples() -> list[Example]:
     signature = dict.fromkeys(_rotate_and_write.arg_names, "i32") | {
         "inv_freq": "*fp32", "positions": "*i32", "slots": "*i64", "eps": "fp32"}
     signature |= dict.fromkeys(pointers, "*fp16")
-    constants = ("HEADS", "KV_HEADS", "NORM", "GROUP", "PARTS", "HALF")
+    constants = ("HEADS", "KV_HEADS", "NORM", "GROUP", "HALF", "EXACT")
     signature |= dict.fromkeys(constants, "constexpr")
     strides = ("half", "token_stride", "head_stride", "k_stride", "v_stride", "k_head", "v_head")
-    one = {"HEADS": 9, "KV_HEADS": 3, "NORM": False, "GROUP": 8, "PARTS": 1, "HALF": 32}
-    many = {"HEADS": 16, "KV_HEADS": 8, "NORM": True, "GROUP": 8, "PARTS": 4, "HALF": 64}
+    one = {"HEADS": 9, "KV_HEADS": 3, "NORM": False, "GROUP": 8, "HALF": 32, "EXACT": True}
+    many = {"HEADS": 16, "KV_HEADS": 8, "NORM": True, "GROUP": 8, "HALF": 64,
+            "EXACT": False}
     return [Example(_rotate_and_write, signature, one, 2),
             Example(_rotate_and_write, signature, many, 2, aligned=strides)]

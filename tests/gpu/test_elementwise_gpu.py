@@ -88,14 +88,16 @@ def test_a_token_is_rotated_to_the_same_bits_alone_and_among_many(dtype: torch.d
 def test_slots_far_into_a_large_cache() -> None:
     """Offsets past 2**31 elements."""
     slots_there = 2**31 // (8 * 128) + 1000
-    k = torch.zeros(slots_there, 8, 128, dtype=torch.float16, device="cuda")
+    k, v = (torch.zeros(slots_there, 8, 128, dtype=torch.float16, device="cuda") for _ in range(2))
     qkv = on_gpu(1, 2, 48 * 128, dtype=torch.float16)
     inv_freq = oracles.frequencies(128).cuda()
     slots = torch.tensor([slots_there - 1, 3], device="cuda")
     positions = torch.tensor([5, 9], device="cuda")
-    rotary.rotate_and_write(qkv, positions, slots, inv_freq, k, k, 32, 8)  # values come last
-    assert torch.equal(k[slots].view(2, -1), qkv[:, -1024:])
-    assert int(k.count_nonzero()) == int(qkv[:, -1024:].count_nonzero())
+    rotary.rotate_and_write(qkv, positions, slots, inv_freq, k, v, 32, 8)
+    assert torch.equal(v[slots].view(2, -1), qkv[:, -1024:])
+    assert int(v.count_nonzero()) == int(qkv[:, -1024:].count_nonzero())
+    want = oracles.rope(qkv[:, -2048:-1024].view(2, 8, 128), positions, inv_freq)
+    close(k[slots], want, 2, 1e-3)
 
 
 def test_gather_of_a_large_vocabulary() -> None:

@@ -42,11 +42,9 @@ SCENES = [  # tokens, heads, kv_heads, dim, normed
 
 
 @DTYPES
-@pytest.mark.parametrize("many", [False, True], ids=["few", "many"])
 @pytest.mark.parametrize("tokens,heads,kv_heads,dim,normed", SCENES)
 def test_rotate_and_write(tokens: int, heads: int, kv_heads: int, dim: int, normed: bool,
-                          many: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rotary, "MANY", 1 if many else 1000)
+                          dtype: torch.dtype) -> None:
     scene(tokens, heads, kv_heads, dim, normed, dtype)
 
 
