@@ -101,7 +101,9 @@ def one_way(r: results.Recorder, name: str, way: str, model: Model, sizes: Sizes
         if load == "crowd":
             r.value(f"{name}_{way}_ready", time.perf_counter() - begun, unit="s",
                     note="from the engine to the first steps of both loads, warm-up included")
-        runs = [decode(engine, requests, sizes.prompt, sizes.new) for _ in range(sizes.runs)]
+        runs = [decode(engine, requests, sizes.prompt, sizes.new)]
+        while len(runs) < (sizes.runs if requests * sizes.new / runs[0][0] < 1 else 1):
+            runs.append(decode(engine, requests, sizes.prompt, sizes.new))
         note = f"{words}; {requests} requests, prompt {sizes.prompt}, {sizes.new} new tokens each"
         found.append(r.value(f"{name}_{way}_{load}", [run[0] for run in runs], unit="token/s",
                              note=note))

@@ -208,8 +208,8 @@ def step(model: Model, x: Tensor, positions: Tensor, slots: Tensor, tables: Tens
     last = ending if plain else compiled(ending, cuda)
     for i, layer in enumerate(model.layers):
         x = one(layer, config, _any_rows(x), _any_rows(positions), model.inv_freq,
-                _any_rows(slots), cache.k[i], cache.v[i], _any_rows(tables), _any_rows(contexts),
-                cache.block_size, config.window(i), queries, splits)
+                _any_rows(slots), _any_rows(cache.k[i]), _any_rows(cache.v[i]), _any_rows(tables),
+                _any_rows(contexts), cache.block_size, config.window(i), queries, splits)
     x = x if rows is None else x[rows]
     return last(_any_rows(x), model.final_norm, model.head, config.norm_eps)
 
