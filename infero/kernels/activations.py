@@ -12,13 +12,18 @@ import torch
 from torch import Tensor
 
 from infero import tune
+from infero.kernels import overlap
 from infero.kernels.examples import Example
 from infero.kernels.language import tl, triton
 
 
 @triton.jit
-def _silu_mul(gate, up, out, n, gate_stride, up_stride, parts, BLOCK: tl.constexpr):
+def _silu_mul(gate, up, out, n, gate_stride, up_stride, parts, BLOCK: tl.constexpr,
+              PDL: tl.constexpr):
     """One of the `parts` blocks of a row a program; rows of n elements."""
+    if PDL:
+        tl.extra.cuda.gdc_launch_dependents()
+        tl.extra.cuda.gdc_wait()
     row = (tl.program_id(0) // parts).to(tl.int64)
     i = tl.program_id(0) % parts * BLOCK + tl.arange(0, BLOCK)
     inside = i < n
@@ -41,7 +46,7 @@ def _run(gate: Tensor, up: Tensor, out: Tensor) -> Tensor:
         block = min(block, max(triton.next_power_of_2(n), 32))
         parts = triton.cdiv(n, block)
         _silu_mul[(tokens * parts,)](gate, up, out, n, gate.stride(0), up.stride(0), parts,
-                                     BLOCK=block, num_warps=warps)
+                                     BLOCK=block, num_warps=warps, **overlap.options(gate.device))
     return out
 
 
@@ -70,6 +75,6 @@ def swiglu(gate: Tensor, up: Tensor, out: Tensor | None = None) -> Tensor:
 def examples() -> list[Example]:
     """For the cross-compile test."""
     signature = {"gate": "*fp16", "up": "*fp16", "out": "*fp16", "n": "i32", "gate_stride": "i32",
-                 "up_stride": "i32", "parts": "i32", "BLOCK": "constexpr"}
-    return [Example(_silu_mul, signature, {"BLOCK": 2048}, 8,
+                 "up_stride": "i32", "parts": "i32", "BLOCK": "constexpr", "PDL": "constexpr"}
+    return [Example(_silu_mul, signature, {"BLOCK": 2048, "PDL": False}, 8,
                     aligned=("n", "gate_stride", "up_stride"))]

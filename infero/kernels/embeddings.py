@@ -10,14 +10,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from infero.kernels import overlap
 from infero.kernels.examples import Example
 from infero.kernels.language import tl, triton
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["ids", "source", "previous"])
 def _gather(ids, source, previous, weight, out, vocab, hidden, weight_stride,
-            SOURCES: tl.constexpr, BLOCK: tl.constexpr):
+            SOURCES: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr):
     """A block of one token's row a program; an id outside the vocabulary gives zeros."""
+    if PDL:
+        tl.extra.cuda.gdc_launch_dependents()
+        tl.extra.cuda.gdc_wait()
     token = tl.program_id(0)
     i = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     id = tl.load(ids + token).to(tl.int64)
@@ -45,7 +49,7 @@ def gather(ids: Tensor, weight: Tensor, source: Tensor | None = None,
         _gather[(tokens, triton.cdiv(hidden, block))](
             ids, ids if source is None else source, ids if previous is None else previous, weight,
             out, vocab, hidden, weight.stride(0), SOURCES=source is not None, BLOCK=block,
-            num_warps=4)
+            num_warps=4, **overlap.options(weight.device))
     return out
 
 
@@ -53,6 +57,6 @@ def examples() -> list[Example]:
     """For the cross-compile test."""
     signature = {"ids": "*i32", "source": "*i32", "previous": "*i64", "weight": "*fp16",
                  "out": "*fp16", "vocab": "i32", "hidden": "i32", "weight_stride": "i32",
-                 "SOURCES": "constexpr", "BLOCK": "constexpr"}
-    return [Example(_gather, signature, {"SOURCES": True, "BLOCK": 1024},
+                 "SOURCES": "constexpr", "BLOCK": "constexpr", "PDL": "constexpr"}
+    return [Example(_gather, signature, {"SOURCES": True, "BLOCK": 1024, "PDL": False},
                     aligned=("hidden", "weight_stride"))]

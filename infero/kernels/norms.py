@@ -15,16 +15,20 @@ from torch import Tensor
 
 from infero import tune
 from infero.errors import ParameterError
+from infero.kernels import overlap
 from infero.kernels.examples import Example
 from infero.kernels.language import tl, triton
 
 LONGEST = 1 << 16  # elements of a row: it is held in the registers of one program
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def _rms_norm(x, residual, weight, out, rows, n, x_stride, eps,
-              ADD: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr):
+              ADD: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr):
     """ROWS rows a program; with ADD, x + residual replaces residual and is what is normed."""
+    if PDL:
+        tl.extra.cuda.gdc_launch_dependents()
+        tl.extra.cuda.gdc_wait()
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]
     i = tl.arange(0, BLOCK)[None, :]
     inside = (row < rows) & (i < n)
@@ -49,7 +53,7 @@ def _config(n: int) -> tuple[int, int, int]:
                              f"takes at most {LONGEST}: use infero.model.rms_norm.")
     block = max(triton.next_power_of_2(n), 16)
     chosen = tune.best("norms.rms_norm", f"n{block}") or {}
-    rows = chosen.get("rows", max(1, 512 // block))
+    rows = chosen.get("rows", max(2, 2048 // block) if block <= 4096 else 1)
     return rows, block, chosen.get("warps", min(max(rows * block // 512, 1), 16))
 
 
@@ -69,7 +73,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, out: Tensor | None = None) -
     if flat.shape[0]:
         _rms_norm[(triton.cdiv(flat.shape[0], rows),)](
             flat, flat, weight, out, flat.shape[0], n, flat.stride(0), eps, ADD=False, ROWS=rows,
-            BLOCK=block, num_warps=warps)
+            BLOCK=block, num_warps=warps, **overlap.options(x.device))
     return out
 
 
@@ -91,7 +95,7 @@ def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float,
     if flat.shape[0]:
         _rms_norm[(triton.cdiv(flat.shape[0], rows),)](
             flat, residual, weight, out, flat.shape[0], n, flat.stride(0), eps, ADD=True, ROWS=rows,
-            BLOCK=block, num_warps=warps)
+            BLOCK=block, num_warps=warps, **overlap.options(x.device))
     return out, residual
 
 
@@ -99,10 +103,10 @@ def examples() -> list[Example]:
     """For the cross-compile test."""
     signature = {"x": "*fp16", "residual": "*fp16", "weight": "*fp16", "out": "*fp16",
                  "rows": "i32", "n": "i32", "x_stride": "i32", "eps": "fp32", "ADD": "constexpr",
-                 "ROWS": "constexpr", "BLOCK": "constexpr"}
+                 "ROWS": "constexpr", "BLOCK": "constexpr", "PDL": "constexpr"}
     wide = {name: kind.replace("fp16", "bf16") for name, kind in signature.items()}
     return [
-        Example(_rms_norm, signature, {"ADD": False, "ROWS": 4, "BLOCK": 128}, 1),
-        Example(_rms_norm, wide, {"ADD": True, "ROWS": 1, "BLOCK": 4096}, 8, least=(8, 0),
-                aligned=("n", "x_stride")),
+        Example(_rms_norm, signature, {"ADD": False, "ROWS": 4, "BLOCK": 128, "PDL": False}, 1),
+        Example(_rms_norm, wide, {"ADD": True, "ROWS": 2, "BLOCK": 4096, "PDL": True}, 16,
+                least=(9, 0), aligned=("n", "x_stride")),
     ]

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from infero import tune
 from infero.errors import ParameterError
+from infero.kernels import overlap
 from infero.kernels.examples import Example
 from infero.kernels.language import INTERPRETED, libdevice, tl, triton
 
@@ -42,12 +43,16 @@ def _store(pointer, i, half, low, high, inside):
     tl.store(pointer + half + i, high.to(pointer.dtype.element_ty), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["positions", "slots"])
 def _rotate_and_write(qkv, positions, slots, inv_freq, q_norm, k_norm, q_out, k_cache, v_cache,
                       half, token_stride, head_stride, k_stride, v_stride, k_head, v_head, eps,
                       HEADS: tl.constexpr, KV_HEADS: tl.constexpr, NORM: tl.constexpr,
-                      GROUP: tl.constexpr, HALF: tl.constexpr, EXACT: tl.constexpr):
+                      GROUP: tl.constexpr, HALF: tl.constexpr, EXACT: tl.constexpr,
+                      PDL: tl.constexpr):
     """GROUP heads of one token a program, all queries, all keys or all values."""
+    if PDL:
+        tl.extra.cuda.gdc_launch_dependents()
+        tl.extra.cuda.gdc_wait()
     Q_GROUPS: tl.constexpr = (HEADS + GROUP - 1) // GROUP
     KV_GROUPS: tl.constexpr = (KV_HEADS + GROUP - 1) // GROUP
     GROUPS: tl.constexpr = Q_GROUPS + 2 * KV_GROUPS
@@ -132,7 +137,7 @@ def rotate_and_write(qkv: Tensor, positions: Tensor, slots: Tensor, inv_freq: Te
             inv_freq if k_norm is None else k_norm, out, k_cache, v_cache, dim // 2, qkv.stride(0),
             dim, k_cache.stride(0), v_cache.stride(0), k_cache.stride(1), v_cache.stride(1), eps,
             HEADS=heads, KV_HEADS=kv_heads, NORM=q_norm is not None, GROUP=group, HALF=half,
-            EXACT=_exact(qkv), num_warps=warps)
+            EXACT=_exact(qkv), num_warps=warps, **overlap.options(qkv.device))
     return out
 
 
@@ -148,7 +153,8 @@ def rotate(x: Tensor, positions: Tensor, inv_freq: Tensor, out: Tensor | None = 
         _rotate_and_write[(tokens * groups,)](
             x, positions, positions, inv_freq, inv_freq, inv_freq, out, out, out, dim // 2,
             x.stride(0), x.stride(1), 0, 0, 0, 0, 0.0, HEADS=heads, KV_HEADS=0, NORM=False,
-            GROUP=group, HALF=half, EXACT=_exact(x), num_warps=warps)
+            GROUP=group, HALF=half, EXACT=_exact(x), num_warps=warps,
+            **overlap.options(x.device))
     return out
 
 
@@ -158,11 +164,13 @@ def examples() -> list[Example]:
     signature = dict.fromkeys(_rotate_and_write.arg_names, "i32") | {
         "inv_freq": "*fp32", "positions": "*i32", "slots": "*i64", "eps": "fp32"}
     signature |= dict.fromkeys(pointers, "*fp16")
-    constants = ("HEADS", "KV_HEADS", "NORM", "GROUP", "HALF", "EXACT")
+    constants = ("HEADS", "KV_HEADS", "NORM", "GROUP", "HALF", "EXACT", "PDL")
     signature |= dict.fromkeys(constants, "constexpr")
     strides = ("half", "token_stride", "head_stride", "k_stride", "v_stride", "k_head", "v_head")
-    one = {"HEADS": 9, "KV_HEADS": 3, "NORM": False, "GROUP": 8, "HALF": 32, "EXACT": True}
+    one = {"HEADS": 9, "KV_HEADS": 3, "NORM": False, "GROUP": 8, "HALF": 32, "EXACT": True,
+           "PDL": False}
     many = {"HEADS": 16, "KV_HEADS": 8, "NORM": True, "GROUP": 8, "HALF": 64,
-            "EXACT": False}
+            "EXACT": False, "PDL": True}
     return [Example(_rotate_and_write, signature, one, 2),
-            Example(_rotate_and_write, signature, many, 2, aligned=strides)]
+            Example(_rotate_and_write, signature, many, 2, least=(9, 0), aligned=strides),
+            Example(_rotate_and_write, signature, many | {"PDL": False}, 2, aligned=strides)]

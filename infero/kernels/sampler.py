@@ -21,10 +21,14 @@ import torch
 from torch import Tensor
 
 from infero.errors import ParameterError
+from infero.kernels import overlap
 from infero.kernels.examples import Example
 from infero.kernels.language import tl, triton
 from infero.sampling import SAMPLE, SamplingRows
 
+# read one number at a time, so that it does not matter where they stand
+SCALARS = ("temperature", "top_k", "top_p", "min_p", "seeds", "positions", "peaks", "masses",
+           "chosen", "out")
 CHUNK = 64  # tokens whose maximum is noted
 PURPOSE = tl.constexpr(SAMPLE)
 LOWEST = tl.constexpr(-math.inf)
@@ -88,11 +92,14 @@ def _unkey(key):
 # ---------------------------------------------------------------- greedy and plain
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["share"], do_not_specialize_on_alignment=SCALARS)
 def _draw(logits, temperature, seeds, positions, values, indices, out, vocab, stride, share,
-          NOISE: tl.constexpr, SPLITS: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr):
-    """The largest (noisy) logit of one of SPLITS shares of a row, the first one if several."""
-    row, split = tl.program_id(0), tl.program_id(1)
+          NOISE: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr, PDL: tl.constexpr):
+    """The largest (noisy) logit of one share of a row, the first one if several are equal."""
+    if PDL:
+        tl.extra.cuda.gdc_launch_dependents()
+        tl.extra.cuda.gdc_wait()
+    row, split, splits = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
     a, b = tl.arange(0, ROWS)[:, None], tl.arange(0, WIDTH)[None, :]
     lane = a * WIDTH + b
     start = split * share
@@ -115,19 +122,22 @@ def _draw(logits, temperature, seeds, positions, values, indices, out, vocab, st
         best = tl.maximum(x, best)
     largest = tl.max(tl.max(best, axis=1), axis=0)
     first = tl.min(tl.min(tl.where(best == largest, where, vocab - 1), axis=1), axis=0)
-    if SPLITS == 1:
+    if splits == 1:
         tl.store(out + row, first.to(tl.int64))
     else:
-        tl.store(values + row * SPLITS + split, largest)
-        tl.store(indices + row * SPLITS + split, first)
+        tl.store(values + row * splits + split, largest)
+        tl.store(indices + row * splits + split, first)
 
 
-@triton.jit
-def _pick(values, indices, out, SPLITS: tl.constexpr, BLOCK: tl.constexpr):
+@triton.jit(do_not_specialize=["splits"])
+def _pick(values, indices, out, splits, BLOCK: tl.constexpr, PDL: tl.constexpr):
     """The best of a row's shares; the first of equals has the lowest index."""
+    if PDL:
+        tl.extra.cuda.gdc_launch_dependents()
+        tl.extra.cuda.gdc_wait()
     row, split = tl.program_id(0), tl.arange(0, BLOCK)
-    value = tl.load(values + row * SPLITS + split, mask=split < SPLITS, other=LOWEST)
-    index = tl.load(indices + row * SPLITS + split, mask=split < SPLITS, other=0x7FFFFFFF)
+    value = tl.load(values + row * splits + split, mask=split < splits, other=LOWEST)
+    index = tl.load(indices + row * splits + split, mask=split < splits, other=0x7FFFFFFF)
     largest = tl.max(value, axis=0)
     tl.store(out + row, tl.min(tl.where(value == largest, index, 0x7FFFFFFF), axis=0).to(tl.int64))
 
@@ -135,10 +145,13 @@ def _pick(values, indices, out, SPLITS: tl.constexpr, BLOCK: tl.constexpr):
 # ---------------------------------------------------------------- filtered
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=SCALARS)
 def _survey(logits, temperature, peaks, masses, vocab, stride, chunks,
-            GROUP: tl.constexpr, WIDTH: tl.constexpr):
+            GROUP: tl.constexpr, WIDTH: tl.constexpr, PDL: tl.constexpr):
     """Of GROUP chunks: the largest scaled logit, and the sum of exp(logit - largest)."""
+    if PDL:
+        tl.extra.cuda.gdc_launch_dependents()
+        tl.extra.cuda.gdc_wait()
     row = tl.program_id(0)
     chunk = tl.program_id(1) * GROUP + tl.arange(0, GROUP)
     i = chunk[:, None] * WIDTH + tl.arange(0, WIDTH)[None, :]
@@ -287,11 +300,14 @@ def _candidates(logits, chosen, peak, which, first, top, low, p, total, t, seed,
     return token
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=SCALARS)
 def _filtered(logits, temperature, top_k, top_p, min_p, seeds, positions, peaks, masses, chosen,
               out, vocab, stride, chunks, CHUNKS: tl.constexpr, GROUP: tl.constexpr,
-              WIDTH: tl.constexpr):
+              WIDTH: tl.constexpr, PDL: tl.constexpr):
     """One row: greedy where its temperature is 0, else a draw among what its filters keep."""
+    if PDL:
+        tl.extra.cuda.gdc_launch_dependents()
+        tl.extra.cuda.gdc_wait()
     row = tl.program_id(0)
     t, p = tl.load(temperature + row), tl.load(top_p + row)
     k = tl.load(top_k + row).to(tl.int32)
@@ -322,6 +338,7 @@ def _filtered(logits, temperature, top_k, top_p, min_p, seeds, positions, peaks,
 # ---------------------------------------------------------------- the wrapper
 
 BLOCK = (16, CHUNK)  # tokens read at once, as chunks
+MOST_SPLITS = 64  # programs that share a row
 FILL = 512  # programs that keep a large GPU busy
 VARIANTS = ("greedy", "plain", "filtered")
 
@@ -344,20 +361,22 @@ def sample(logits: Tensor, rows: SamplingRows, variant: str = "filtered",
         out = torch.empty(count, dtype=torch.int64, device=device)
     if not count:
         return out
+    after = overlap.options(device)
     if variant == "filtered":
         chunks = triton.cdiv(vocab, CHUNK)
         notes = torch.empty(3, count, chunks, dtype=torch.float32, device=device)
         chosen = notes[2].view(torch.int32)
         _survey[(count, triton.cdiv(chunks, 32))](
             logits, rows.temperature, notes[0], notes[1], vocab, logits.stride(0), chunks,
-            GROUP=32, WIDTH=CHUNK, num_warps=4)
+            GROUP=32, WIDTH=CHUNK, num_warps=4, **after)
         _filtered[(count,)](
             logits, rows.temperature, rows.top_k, rows.top_p, rows.min_p, rows.seed, rows.position,
             notes[0], notes[1], chosen, out, vocab, logits.stride(0), chunks,
-            CHUNKS=triton.next_power_of_2(chunks), GROUP=32, WIDTH=CHUNK, num_warps=16)
+            CHUNKS=triton.next_power_of_2(chunks), GROUP=32, WIDTH=CHUNK, num_warps=16,
+            **after)
         return out
     block = BLOCK[0] * BLOCK[1]
-    splits = max(1, min(FILL // count, triton.cdiv(vocab, 2 * block), 64))
+    splits = max(1, min(FILL // count, triton.cdiv(vocab, 2 * block), MOST_SPLITS))
     share = triton.cdiv(triton.cdiv(vocab, splits), block) * block
     splits = triton.cdiv(vocab, share)
     values, indices = out, out
@@ -366,11 +385,10 @@ def sample(logits: Tensor, rows: SamplingRows, variant: str = "filtered",
         indices = torch.empty(count, splits, dtype=torch.int32, device=device)
     _draw[(count, splits)](
         logits, rows.temperature, rows.seed, rows.position, values, indices, out, vocab,
-        logits.stride(0), share, NOISE=variant == "plain", SPLITS=splits, ROWS=BLOCK[0],
-        WIDTH=BLOCK[1], num_warps=4)
+        logits.stride(0), share, NOISE=variant == "plain", ROWS=BLOCK[0], WIDTH=BLOCK[1],
+        num_warps=4, **after)
     if splits > 1:
-        _pick[(count,)](values, indices, out, SPLITS=splits,
-                        BLOCK=triton.next_power_of_2(splits), num_warps=1)
+        _pick[(count,)](values, indices, out, splits, BLOCK=MOST_SPLITS, num_warps=1, **after)
     return out
 
 
@@ -379,16 +397,17 @@ def examples() -> list[Example]:
     types = {"logits": "*fp16", "temperature": "*fp32", "top_k": "*i32", "top_p": "*fp32",
              "min_p": "*fp32", "seeds": "*i64", "positions": "*i32", "values": "*fp32",
              "indices": "*i32", "peaks": "*fp32", "masses": "*fp32", "chosen": "*i32",
-             "out": "*i64", "vocab": "i32", "stride": "i32", "share": "i32", "chunks": "i32"}
+             "out": "*i64", "vocab": "i32", "stride": "i32", "share": "i32", "chunks": "i32",
+             "splits": "i32"}
 
     def signature(kernel: object) -> dict[str, str]:
         return {name: types.get(name, "constexpr") for name in kernel.arg_names}  # type: ignore
 
-    shape = {"GROUP": 32, "WIDTH": CHUNK}
-    draw = {"NOISE": True, "SPLITS": 2, "ROWS": BLOCK[0], "WIDTH": CHUNK}
+    shape = {"GROUP": 32, "WIDTH": CHUNK, "PDL": False}
+    draw = {"NOISE": True, "ROWS": BLOCK[0], "WIDTH": CHUNK, "PDL": False}
     return [
         Example(_draw, signature(_draw), draw, aligned=("stride", "share")),
-        Example(_pick, signature(_pick), {"SPLITS": 33, "BLOCK": 64}, 1),
+        Example(_pick, signature(_pick), {"BLOCK": MOST_SPLITS, "PDL": False}, 1),
         Example(_survey, signature(_survey), shape, aligned=("stride",)),
         Example(_filtered, signature(_filtered), shape | {"CHUNKS": 4096}, 16, aligned=("stride",)),
     ]

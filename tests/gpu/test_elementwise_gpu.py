@@ -171,6 +171,37 @@ def test_nobody_waits_and_a_graph_replays_it() -> None:
         assert torch.equal(out["filtered"], sampling.sample(logits, rows))
 
 
+def test_another_number_of_tokens_compiles_nothing() -> None:
+    """A step's sizes change all the time; a variant a size would stall an engine for minutes."""
+    kernels = (norms._rms_norm, activations._silu_mul, rotary._rotate_and_write, embeddings._gather,
+               sampler._draw, sampler._pick, sampler._survey, sampler._filtered)
+    weight, norm = on_gpu(1, 500, 512), on_gpu(2, 512)
+    inv_freq = oracles.frequencies(64).cuda()
+    cache = torch.zeros(512, 2, 64, device="cuda")
+    words = torch.zeros(4096, dtype=torch.int32, device="cuda")
+    logits = on_gpu(3, 300, 32_000)
+
+    def step(n: int, at: int) -> None:
+        """All kernels with n tokens, integers read from `at` on, wherever that is aligned to."""
+        ids = words[at : at + n]
+        x = embeddings.gather(ids, weight, ids, torch.zeros(1, dtype=torch.int64, device="cuda"))
+        x = norms.rms_norm(x, norm, 1e-5)
+        rotary.rotate_and_write(x, ids, ids, inv_freq, cache, cache.clone(), 4, 2)
+        activations.silu_mul(norms.add_rms_norm(x, x.clone(), norm, 1e-5)[0])
+        rows = rows_for(n, device="cuda", top_k=5)
+        rows.position, rows.top_k = ids, words[at + 1 : at + 1 + n]
+        for variant in sampler.VARIANTS:
+            sampler.sample(logits[:n], rows, variant)
+
+    step(1, 0)
+    step(300, 16)
+    before = [sum(len(entry[0]) for entry in k.device_caches.values()) for k in kernels]
+    for n, at in ((2, 1), (16, 3), (17, 160), (48, 4), (129, 7), (256, 0), (299, 5)):
+        step(n, at)
+    after = [sum(len(entry[0]) for entry in k.device_caches.values()) for k in kernels]
+    assert after == before
+
+
 def test_draws_follow_the_distribution() -> None:
     probabilities = torch.tensor([0.5, 0.25, 0.15, 0.1], device="cuda")
     logits = probabilities.log().repeat(4096, 1)
