@@ -20,6 +20,7 @@ from infero.kernels.formats import Fp8Weight, Int4Weight, Int8Weight
 Config = dict[str, Any]
 HALVES = {torch.bfloat16: 1, torch.float16: 2}  # as `matmul_vector` names their pairs
 COUNT = {0: 1, 1: 2, 2: 2, 3: 4, 4: 4, 5: 8}  # numbers a word, by the vector kernel's format
+TICKETS = 1 << 14  # tiles of a split product at most
 PDL = True  # start a kernel while the one before it ends; False to measure what that is worth
 
 
@@ -42,6 +43,15 @@ def compiled(device: torch.device) -> bool:
     return device.type == "cuda" and not language.INTERPRETED
 
 
+@functools.cache
+def _tickets(device: torch.device) -> Tensor:
+    """Zeros that `matmul_dot.dot` counts finished programs in; it leaves zeros behind.
+
+    Shared by all launches on a device: two streams must not run split products at once.
+    """
+    return torch.zeros(TICKETS, dtype=torch.int32, device=device)
+
+
 def format_name(weight: formats.Weight) -> str:
     """"bf16", "fp16", "fp32", "int8", "int4" or "fp8": the weight's bytes, as tables name them."""
     if isinstance(weight, Tensor):
@@ -49,10 +59,11 @@ def format_name(weight: formats.Weight) -> str:
     return {Int8Weight: "int8", Int4Weight: "int4", Fp8Weight: "fp8"}[type(weight)]
 
 
-def shape_class(weight: formats.Weight, tokens: int, swiglu: bool) -> str:
-    """What a tuned configuration is kept under: "int4 28672x4096 m1 swiglu"."""
+def shape_class(weight: formats.Weight, swiglu: bool, tokens: int = 1) -> str:
+    """What a tuned configuration is kept under: "int4 28672x4096 swiglu", "int8 4096x4096 m16"."""
     n, k = weight.shape
-    return f"{format_name(weight)} {n}x{k} m{bucket(tokens)}" + (" swiglu" if swiglu else "")
+    few = f" m{max(bucket(tokens), 16)}" if tokens > 1 else " swiglu" if swiglu else ""
+    return f"{format_name(weight)} {n}x{k}{few}"
 
 
 def bucket(tokens: int) -> int:
@@ -74,7 +85,7 @@ def words_of(values: Tensor) -> Tensor | None:
 
 def vector_config(weight: formats.Weight, swiglu: bool) -> Config:
     """Block of rows, block of words, warps, blocks resident a processor: for one token."""
-    found = tune.best("matmul.vector", shape_class(weight, 1, swiglu))
+    found = tune.best("matmul.vector", shape_class(weight, swiglu))
     if found is not None:
         return found
     n, k = weight.shape
@@ -156,7 +167,7 @@ def dot_config(weight: formats.Weight, tokens: int, swiglu: bool, same: bool) ->
         wide = name == "fp32"
         return {"rows": 64, "tokens": 16 if wide else 64, "inputs": 32 if wide else 64, "warps": 4,
                 "stages": 2 if wide else 3}
-    found = tune.best("matmul.dot", shape_class(weight, tokens, swiglu))
+    found = tune.best("matmul.dot", shape_class(weight, swiglu, tokens))
     if found is not None:
         return found
     rows = 64 if weight.shape[0] >= 8192 or tokens > 16 else 32
@@ -186,14 +197,23 @@ def dot(x: Tensor, weight: formats.Weight, bias: Tensor | None, norm: Tensor | N
         values, kind, scales = weight.values, 1 if x_scales is None else 3, weight.scales
     n_out = n // 2 if swiglu else n
     rows = config["rows"]
-    grid = (-(-n_out // (rows // 2 if swiglu else rows)), -(-tokens // config["tokens"]))
+    grid = (-(-n_out // (rows // 2 if swiglu else rows)), -(-tokens // config["tokens"]),
+            config.get("splits", 1))
+    parts = tickets = x
+    if grid[0] * grid[1] > TICKETS:
+        grid = (*grid[:2], 1)
+    if grid[2] > 1:
+        size = grid[0] * grid[1] * grid[2] * (rows + 1) * config["tokens"]
+        parts = torch.empty(size, dtype=torch.float32, device=x.device)
+        tickets = _tickets(x.device)
     options = {"launch_pdl": True} if PDL and overlaps(x.device) else {}
     matmul_dot.dot[grid](
         x, values, scales, zeros, x if x_scales is None else x_scales, x if norm is None else norm,
-        x if bias is None else bias, x if residual is None else residual, out, tokens, n_out, k,
-        values.shape[1], groups, x.stride(0), n // 2 if swiglu else 0, eps, FORMAT=kind,
-        GROUP=group, EACH=each, BLOCK_N=rows, BLOCK_M=config["tokens"], BLOCK_K=inputs,
-        EVEN=k % inputs == 0, ZEROS=isinstance(weight, Int4Weight) and weight.zeros is not None,
+        x if bias is None else bias, x if residual is None else residual, out, parts, tickets,
+        tokens, n_out, k, values.shape[1], groups, x.stride(0), n // 2 if swiglu else 0, eps,
+        FORMAT=kind, GROUP=group, EACH=each, BLOCK_N=rows, BLOCK_M=config["tokens"],
+        BLOCK_K=inputs, SPLITS=grid[2], EVEN=k % inputs == 0,
+        ZEROS=isinstance(weight, Int4Weight) and weight.zeros is not None,
         NORM=norm is not None, SWIGLU=swiglu, BIAS=bias is not None,
         RESIDUAL=residual is not None, PDL=bool(options),
         ASM=compiled(x.device) and x.dtype in HALVES, num_warps=config["warps"],

@@ -10,7 +10,11 @@ int4 words come as `formats.py` packs them: nibble i of the 32 words of a block 
 (word & 0x000F000F) | 0x43004300 is a pair of bf16, 128 + v each, so two weights cost a shift, one
 logical operation and one subtraction. A group's scale multiplies the accumulator, not the weights.
 
-Norm, residual and SwiGLU ride along as in `matmul_vector.py`.
+With few output rows there are too few programs to keep every processor's loads in flight, so K is
+split over programs too. Each writes its part to memory; the one that finishes last, told by a
+ticket, adds the parts in their fixed order, whatever the order they came in (split-K as in
+arXiv:2402.00025, without its floating-point atomics). Norm, residual and SwiGLU ride along as in
+`matmul_vector.py`.
 """
 
 from __future__ import annotations
@@ -50,17 +54,20 @@ def _scale_of(table, row, block, groups, GROUP: tl.constexpr, PART: tl.constexpr
 
 
 @triton.jit(do_not_specialize=["M"])
-def dot(x, w, scales, zeros, x_scales, norm, bias, residual, out, M, n_out, K, row_words, groups,
-        stride_x, inter, eps, FORMAT: tl.constexpr, GROUP: tl.constexpr, EACH: tl.constexpr,
-        BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr, EVEN: tl.constexpr,
-        ZEROS: tl.constexpr, NORM: tl.constexpr, SWIGLU: tl.constexpr, BIAS: tl.constexpr,
-        RESIDUAL: tl.constexpr, PDL: tl.constexpr, ASM: tl.constexpr):
+def dot(x, w, scales, zeros, x_scales, norm, bias, residual, out, parts, tickets, M, n_out, K,
+        row_words, groups, stride_x, inter, eps, FORMAT: tl.constexpr, GROUP: tl.constexpr,
+        EACH: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr,
+        SPLITS: tl.constexpr, EVEN: tl.constexpr, ZEROS: tl.constexpr, NORM: tl.constexpr,
+        SWIGLU: tl.constexpr, BIAS: tl.constexpr, RESIDUAL: tl.constexpr, PDL: tl.constexpr,
+        ASM: tl.constexpr):
     """x [M, K] times w [rows, K] of `row_words` elements a row (int4: of 16 bits): out [M, n_out].
 
-    Programs: blocks of outputs times blocks of tokens. K goes BLOCK_K at a time (int4: a block of
-    128), always in the same order. FP8_BOTH: x is fp8 with a scale a row.
+    Programs: blocks of outputs times blocks of tokens times SPLITS parts of K. K goes BLOCK_K at
+    a time (int4: a block of 128). FP8_BOTH: x is fp8 with a scale a row. parts: float32 for
+    SPLITS * (BLOCK_N + 1) * BLOCK_M numbers a tile of `out`; tickets: a zero for each tile, which
+    is a zero again afterwards.
     """
-    block_n, block_m = tl.program_id(0), tl.program_id(1)
+    block_n, block_m, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     half: tl.constexpr = BLOCK_N // 2
     r = tl.arange(0, BLOCK_N)
     if SWIGLU:
@@ -73,13 +80,13 @@ def dot(x, w, scales, zeros, x_scales, norm, bias, residual, out, M, n_out, K, r
     x_row = x + tl.minimum(m, M - 1).to(tl.int64)[None, :] * stride_x
     acc = tl.zeros((BLOCK_N, BLOCK_M), tl.float32)
     if PDL:
-        tl.extra.cuda.gdc_launch_dependents()
         tl.extra.cuda.gdc_wait()
     if FORMAT == INT4:
         j = tl.arange(0, 32)
         squares = tl.zeros((32, BLOCK_M), tl.float32)
         w_tile = w + row[:, None] * row_words + j[None, :]
-        for block in range(0, row_words // 32):
+        each = tl.cdiv(row_words // 32, SPLITS)
+        for block in range(split * each, tl.minimum(split * each + each, row_words // 32)):
             words = tl.load(w_tile + block * 32)
             part = tl.zeros((BLOCK_N, BLOCK_M), tl.float32)
             for i in tl.static_range(4):
@@ -111,7 +118,8 @@ def dot(x, w, scales, zeros, x_scales, norm, bias, residual, out, M, n_out, K, r
         k = tl.arange(0, BLOCK_K)
         squares = tl.zeros((BLOCK_K, BLOCK_M), tl.float32)
         w_tile = w + row[:, None] * row_words + k[None, :]
-        for at in range(0, K, BLOCK_K):
+        each = tl.cdiv(tl.cdiv(K, BLOCK_K), SPLITS) * BLOCK_K
+        for at in range(split * each, tl.minimum(split * each + each, K), BLOCK_K):
             if EVEN:
                 weights = tl.load(w_tile + at)
                 xs = tl.load(x_row + at + k[:, None], mask=there[None, :], other=0.0)
@@ -131,24 +139,48 @@ def dot(x, w, scales, zeros, x_scales, norm, bias, residual, out, M, n_out, K, r
                 acc = tl.dot(weights, xs, acc, max_num_imprecise_acc=128)
             else:
                 acc = tl.dot(weights.to(xs.dtype), xs, acc, input_precision="ieee")
-    if NORM:
-        acc = acc * tl.rsqrt(tl.sum(squares, 0) / K + eps)[None, :]
-    if FORMAT == ROW_SCALED or FORMAT == FP8_BOTH:  # noqa: SIM109
-        acc = acc * tl.load(scales + row)[:, None]
-    if FORMAT == FP8_BOTH:
-        acc = acc * tl.load(x_scales + m, mask=there, other=0.0)[None, :]
-    if BIAS:
-        acc = acc + tl.load(bias + row).to(tl.float32)[:, None]
-    if SWIGLU:
-        halves = tl.permute(tl.reshape(acc, (2, half, BLOCK_M)), (1, 2, 0))
-        gate, up = tl.split(halves)
-        y = gate / (1.0 + tl.exp(-gate)) * up
-        column = block_n * half + tl.arange(0, half)
-    else:
-        y = acc
-        column = block_n * BLOCK_N + tl.arange(0, BLOCK_N)
-    inside = (column < n_out)[:, None] & there[None, :]
-    at = m.to(tl.int64)[None, :] * n_out + column[:, None]
-    if RESIDUAL:
-        y = y + tl.load(residual + at, mask=inside, other=0.0).to(tl.float32)
-    tl.store(out + at, y.to(out.dtype.element_ty), mask=inside)
+    if PDL:
+        tl.extra.cuda.gdc_launch_dependents()
+    square = tl.sum(squares, 0)
+    last = True
+    if SPLITS > 1:
+        tile = block_m * tl.num_programs(0) + block_n
+        size: tl.constexpr = BLOCK_N * BLOCK_M
+        r_part = tl.arange(0, BLOCK_N)[:, None] * BLOCK_M + tl.arange(0, BLOCK_M)[None, :]
+        mine = parts + (tile * SPLITS).to(tl.int64) * (size + BLOCK_M)
+        tl.store(mine + split * size + r_part, acc)
+        mine_squares = mine + SPLITS * size + tl.arange(0, BLOCK_M)
+        if NORM:
+            tl.store(mine_squares + split * BLOCK_M, square)
+        tl.debug_barrier()
+        last = tl.atomic_add(tickets + tile, 1, sem="acq_rel", scope="gpu") == SPLITS - 1
+        if last:
+            acc = tl.zeros((BLOCK_N, BLOCK_M), tl.float32)
+            square = tl.zeros((BLOCK_M,), tl.float32)
+            for i in range(SPLITS):
+                acc += tl.load(mine + i * size + r_part, cache_modifier=".cg")
+                if NORM:
+                    square += tl.load(mine_squares + i * BLOCK_M, cache_modifier=".cg")
+            tl.store(tickets + tile, 0)
+    if last:
+        if NORM:
+            acc = acc * tl.rsqrt(square / K + eps)[None, :]
+        if FORMAT == ROW_SCALED or FORMAT == FP8_BOTH:  # noqa: SIM109
+            acc = acc * tl.load(scales + row)[:, None]
+        if FORMAT == FP8_BOTH:
+            acc = acc * tl.load(x_scales + m, mask=there, other=0.0)[None, :]
+        if BIAS:
+            acc = acc + tl.load(bias + row).to(tl.float32)[:, None]
+        if SWIGLU:
+            halves = tl.permute(tl.reshape(acc, (2, half, BLOCK_M)), (1, 2, 0))
+            gate, up = tl.split(halves)
+            y = gate / (1.0 + tl.exp(-gate)) * up
+            column = block_n * half + tl.arange(0, half)
+        else:
+            y = acc
+            column = block_n * BLOCK_N + tl.arange(0, BLOCK_N)
+        inside = (column < n_out)[:, None] & there[None, :]
+        place = m.to(tl.int64)[None, :] * n_out + column[:, None]
+        if RESIDUAL:
+            y = y + tl.load(residual + place, mask=inside, other=0.0).to(tl.float32)
+        tl.store(out + place, y.to(out.dtype.element_ty), mask=inside)

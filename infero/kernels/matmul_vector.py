@@ -8,7 +8,7 @@ builds this kernel step by step.
 Every format is read as 32-bit words, which hold 1 float32, 2 half-precision numbers, 4 int8 or fp8
 or 8 int4, and is taken apart in registers with as few instructions as there are. An int8 or int4
 becomes a float32 without a conversion: put into the mantissa of 1.0 it is 1 + v / 2**s. The factor
-2**s goes into x, and the ones are taken off once for all numbers that a thread has summed.
+goes into the scale, and the ones are taken off once for all numbers that a thread has summed.
 
 Three things stretch it to a launch of its own for a whole line of the decoder layer. The norm
 before the product costs no pass over x: every program sums the squares of the x that it reads
@@ -38,10 +38,12 @@ def _row_of(block, n_out, inter, BLOCK_N: tl.constexpr, SWIGLU: tl.constexpr):
 
 @triton.jit
 def _finish(y, row, block, n_out, scales, bias, residual, out, BLOCK_N: tl.constexpr,
-            ROW_SCALES: tl.constexpr, SWIGLU: tl.constexpr, BIAS: tl.constexpr,
+            FORMAT: tl.constexpr, SWIGLU: tl.constexpr, BIAS: tl.constexpr,
             RESIDUAL: tl.constexpr):
     """What follows the sum over k: y [BLOCK_N] float32 to its place in `out`."""
-    if ROW_SCALES:
+    if FORMAT == INT8:
+        y = y * (tl.load(scales + row) * 32768.0)
+    elif FORMAT == FP8:
         y = y * tl.load(scales + row)
     if BIAS:
         y = y + tl.load(bias + row).to(tl.float32)
@@ -103,10 +105,15 @@ def _parts(x, word, K, FORMAT: tl.constexpr, PAIRS: tl.constexpr):
         e, f = _pair(x, pair + 32, K, PAIRS)
         g, h = _pair(x, pair + 48, K, PAIRS)
         parts = (a, b, c, d, e, f, g, h)
-    else:
+    elif PAIRS == 0:
         a, b = _pair(x, word * 2, K, PAIRS)
         c, d = _pair(x, word * 2 + 1, K, PAIRS)
         parts = (a, b, c, d)
+    else:  # four numbers at once: loads of 4 bytes that leave out every second are slow
+        four = tl.load(x.to(tl.pointer_type(tl.int64)) + word, mask=word < K // 4, other=0)
+        low, high = four.to(tl.int32), (four >> 32).to(tl.int32)
+        parts = (_half(low, 0, PAIRS), _half(low, 1, PAIRS),
+                 _half(high, 0, PAIRS), _half(high, 1, PAIRS))
     return parts
 
 
@@ -132,11 +139,9 @@ def _read_x(x, norm, word, K, FORMAT: tl.constexpr, COUNT: tl.constexpr, PAIRS: 
                      parts[2] * weights[2], parts[3] * weights[3],
                      parts[4] * weights[4], parts[5] * weights[5],
                      parts[6] * weights[6], parts[7] * weights[7])
-    if FORMAT == INT4:
-        parts = (parts[0] * 256.0, parts[1] * 256.0, parts[2] * 16.0, parts[3] * 16.0,
-                 parts[4] * 256.0, parts[5] * 256.0, parts[6] * 16.0, parts[7] * 16.0)
-    elif FORMAT == INT8:
-        parts = (parts[0] * 32768.0, parts[1] * 32768.0, parts[2] * 32768.0, parts[3] * 32768.0)
+    if FORMAT == INT4:  # 1 + v / 256 and 1 + v / 16 have to count alike
+        parts = (parts[0] * 16.0, parts[1] * 16.0, parts[2], parts[3],
+                 parts[4] * 16.0, parts[5] * 16.0, parts[6], parts[7])
     return parts, squares
 
 
@@ -216,29 +221,29 @@ def _dot(w, parts, scale, zero, FORMAT: tl.constexpr, COUNT: tl.constexpr, EACH:
     total = tl.zeros((rows, lanes), tl.float32)
     for begin in tl.static_range(0, COUNT, 2 * EACH if FORMAT == INT4 else COUNT):
         part = tl.zeros((rows, lanes * 4), tl.float32)
-        ones = tl.zeros((lanes * 4,), tl.float32)  # what the 1 of 1 + v / 2**s adds
+        ones = tl.zeros((lanes * 4,), tl.float32)  # what 1 + zero / 2**s adds, or only the 1
         sums = tl.zeros((lanes * 4,), tl.float32)  # the sum of x
         for i in tl.static_range(begin, begin + (2 * EACH if FORMAT == INT4 else COUNT)):
             x = parts[i]
             part = tl.fma(_number(w, i, FORMAT, ASM), tl.broadcast_to(x[None, :], part.shape),
                           part)
-            ones += x
-            if FORMAT == INT4:
+            if ZEROS:
+                ones += x
                 sums += x * (0.00390625 if i // 2 % 2 == 0 else 0.0625)
+            elif FORMAT == INT4:
+                ones += x * (1.03125 if i // 2 % 2 == 0 else 1.5)  # 1 + 8 / 256, 1 + 8 / 16
             else:
-                sums += x * 0.000030517578125
+                ones += x
         dot = tl.sum(tl.reshape(part, (rows, lanes, 4)), 2)
-        if FORMAT == INT8 or FORMAT == INT4:  # noqa: SIM109
-            ones = tl.sum(tl.reshape(ones, (lanes, 4)), 1)[None, :]
-            sums = tl.sum(tl.reshape(sums, (lanes, 4)), 1)[None, :]
-            if FORMAT == INT8:
-                dot = dot - (ones + 128.0 * sums)
-            elif ZEROS:
-                dot = dot - ones - sums * zero[begin // 2].to(tl.float32)
-            else:
-                dot = dot - (ones + 8.0 * sums)
-        if FORMAT == INT4:
-            dot = dot * scale[begin // 2].to(tl.float32)
+        ones = tl.sum(tl.reshape(ones, (lanes, 4)), 1)[None, :]
+        if FORMAT == INT8:
+            dot = dot - ones * 1.00390625  # 1 + 128 / 32768
+        elif FORMAT == INT4:
+            dot = dot - ones
+            if ZEROS:
+                sums = tl.sum(tl.reshape(sums, (lanes, 4)), 1)[None, :]
+                dot = dot - sums * zero[begin // 2].to(tl.float32)
+            dot = dot * (scale[begin // 2].to(tl.float32) * 16.0)
         total += dot
     return total
 
@@ -309,7 +314,6 @@ def vector(x, w, scales, zeros, norm, bias, residual, out, n_out, K, row_words, 
     if PDL:
         tl.extra.cuda.gdc_launch_dependents()
         tl.extra.cuda.gdc_wait()
-    ROW_SCALES: tl.constexpr = FORMAT == INT8 or FORMAT == FP8  # noqa: SIM109
     if WHOLE:
         parts, squares = _read_x(x, norm, word, K, FORMAT, COUNT, PAIRS, NORM)
         rstd = 1.0
@@ -322,7 +326,7 @@ def vector(x, w, scales, zeros, norm, bias, residual, out, n_out, K, row_words, 
                 w, scales, zeros, next_row, word, lane, more, row_words, groups, FORMAT, GROUP,
                 EACH, ZEROS)
             y = tl.sum(_dot(words, parts, scale, zero, FORMAT, COUNT, EACH, ZEROS, ASM), 1) * rstd
-            _finish(y, row, at, n_out, scales, bias, residual, out, BLOCK_N, ROW_SCALES, SWIGLU,
+            _finish(y, row, at, n_out, scales, bias, residual, out, BLOCK_N, FORMAT, SWIGLU,
                     BIAS, RESIDUAL)
             row = next_row
             words = words_ahead
@@ -345,5 +349,5 @@ def vector(x, w, scales, zeros, norm, bias, residual, out, n_out, K, row_words, 
         y = tl.sum(acc, 1)
         if NORM:
             y = y * tl.rsqrt(tl.sum(total, 0) / K + eps)
-        _finish(y, row, block, n_out, scales, bias, residual, out, BLOCK_N, ROW_SCALES, SWIGLU,
+        _finish(y, row, block, n_out, scales, bias, residual, out, BLOCK_N, FORMAT, SWIGLU,
                 BIAS, RESIDUAL)

@@ -39,9 +39,9 @@ def linear(x: Tensor, weight: formats.Weight, bias: Tensor | None = None, *,
     if norm is not None:
         x = _rms_norm(x, norm, eps)
     if not isinstance(weight, Tensor):
-        if len(x) <= UNPACKED:
+        if len(x) <= UNPACKED or isinstance(weight, formats.Fp8Weight):
             return _one_launch(x, weight, bias, None, eps, residual, swiglu, out_dtype)
-        weight = weight.dequantize()
+        weight = _dequantize(weight)
     if swiglu:
         y = _silu_mul(F.linear(x, weight, bias))
         y = y if residual is None else residual.add_(y)
@@ -76,7 +76,19 @@ def _one_launch(x: Tensor, weight: formats.Weight, bias: Tensor | None, norm: Te
         out = residual  # each number is read and written by the same thread
     else:
         out = torch.empty((len(x), n), dtype=dtype, device=x.device)
+    if isinstance(weight, formats.Fp8Weight) and len(x) > FUSED and not same and x.is_cuda:
+        from infero.kernels import matmul_convert
+
+        x, x_scales = matmul_convert.to_fp8(x)  # bytes times bytes
+        matmul.dot(x, weight, bias, None, eps, residual, swiglu, out, x_scales=x_scales)
+        return out
     return matmul.skinny(x, weight, bias, norm, eps, residual, swiglu, out, same=same)
+
+
+def _dequantize(weight: formats.Quantized) -> Tensor:
+    from infero.kernels import matmul_convert
+
+    return matmul_convert.dequantize(weight)
 
 
 def _rms_norm(x: Tensor, norm: Tensor, eps: float) -> Tensor:

@@ -117,6 +117,18 @@ def test_long_rows_go_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
             check(made(kind, 18, 480, torch.float16), 1, norm=True, swiglu=True)
 
 
+@pytest.mark.parametrize("splits", [2, 3, 7])
+def test_parts_of_k_are_added_in_their_order(splits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = {"rows": 16, "tokens": 16, "inputs": 32, "warps": 4, "stages": 2, "splits": splits}
+    monkeypatch.setattr(matmul, "dot_config", lambda *_: config)
+    for kind in ("dense", "int8", "int4"):
+        weight = made(kind, 40, 400, torch.float16)
+        for _ in range(2):  # the tickets are zeros again
+            check(weight, 18, norm=True, residual=True, bias=True, deterministic=True)
+        check(weight, 3, norm=True, swiglu=True)
+    assert not matmul._tickets(torch.device("cpu")).any()
+
+
 def test_deterministic_rows_do_not_depend_on_the_batch() -> None:
     for kind in ("dense", "int8", "int4"):
         weight = made(kind, 20, 96, torch.float16)
