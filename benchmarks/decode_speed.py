@@ -17,6 +17,7 @@ import random
 import statistics
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -107,7 +108,7 @@ def measure(r: results.Recorder, case: Case, model: Model, limits: bench_limits.
           f"{100 * share:3.0f} % of the read limit{bar}", file=sys.stderr, flush=True)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.decode_speed",
                                      description=__doc__.split("\n")[0])
     parser.add_argument("--only", nargs="+", choices=[case.name for case in CASES])
@@ -123,6 +124,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     cases = [case for case in CASES if not args.only or case.name in args.only]
     if args.smoke:
         cases = cases[:1] if args.device == "cpu" else cases
+    failed: list[str] = []
     with results.record("decode_speed", argv=argv, out=args.out, device=args.device) as r:
         limits = bench_limits.measure(args.device, (torch.bfloat16,), small=args.smoke)
         print(limits.words(), file=sys.stderr)
@@ -137,8 +139,15 @@ def main(argv: Sequence[str] | None = None) -> None:
                          if args.smoke else
                          bench_throughput.random_shape(shape, "bfloat16", args.device))
             assert model is not None
-            measure(r, case, model, limits, 2 if args.smoke else args.runs, args.smoke)
+            try:
+                measure(r, case, model, limits, 2 if args.smoke else args.runs, args.smoke)
+            except Exception:  # one case must not cost the others
+                traceback.print_exc()
+                failed.append(case.name)
             released(args.device)
+    if failed:
+        print(f"These failed, find out why: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def released(device: str) -> None:
@@ -148,4 +157,4 @@ def released(device: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -93,7 +93,7 @@ def grounds(args: argparse.Namespace, limits: Limits) -> list[tuple[str, Callabl
         limits, device, shape=shape)) for shape in args.shape]
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ladder",
                                      description=__doc__.split("\n")[0])
     parser.add_argument("--shape", nargs="+", choices=list(bench_throughput.SHAPES),
@@ -103,6 +103,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--smoke", action="store_true", help="tiny sizes: does it run at all?")
     parser.add_argument("--out", help="folder for the results (default: results/)")
     args = parser.parse_args(argv)
+    failed: list[str] = []
     with results.record("ladder", argv=argv, out=args.out, device=args.device) as r:
         limits = bench_limits.measure(args.device, small=args.smoke)
         print(limits.words(), file=sys.stderr)
@@ -113,10 +114,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         for name, make in grounds(args, limits):
             begun_s = time.perf_counter()
             print(name, file=sys.stderr)
-            record(r, name, climbed(make()), limits)
+            steps = climbed(make())
+            failed += [f"{name}: {step.rung.key}" for step in steps if step.failed]
+            record(r, name, steps, limits)
             r.value(f"{name}_time", time.perf_counter() - begun_s, unit="s",
                     note="to climb the whole ladder, weights and warm-up included")
+    if failed:
+        print(f"These rungs failed, find out why: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -19,6 +19,7 @@ import math
 import statistics
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -212,7 +213,7 @@ def device_us(event: Any) -> float:
 # ---------------------------------------------------------------- main
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.throughput",
                                      description=__doc__.split("\n")[0])
     parser.add_argument("--shape", nargs="+", choices=list(NAMES), default=list(NAMES))
@@ -233,6 +234,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                      "measures on a CPU.")
     if args.budget < max(2048, args.slots):
         parser.error(f"--budget {args.budget}: at least 2048 and --slots")
+    failed: list[str] = []
     with results.record("throughput", argv=argv, out=args.out, device=args.device) as r:
         limits = bench_limits.measure(args.device, (torch.bfloat16,), small=smoke)
         print(limits.words(), file=sys.stderr)
@@ -240,12 +242,21 @@ def main(argv: Sequence[str] | None = None) -> None:
         for shape in args.shape:
             model = (random_model(SMOKE, dtype=torch.bfloat16, device=device) if smoke
                      else b.random_shape(shape, "bfloat16", args.device))
-            one_shape(r, NAMES[shape], model, limits, args)
-            if args.quantization:
-                one_shape(r, f"{NAMES[shape]}_{args.quantization}", model, limits, args,
-                          quantization=args.quantization)
+            kinds: list[dict[str, Any]] = [{}]
+            kinds += [{"quantization": args.quantization}] if args.quantization else []
+            for options in kinds:
+                name = "_".join([NAMES[shape], *options.values()])
+                try:
+                    one_shape(r, name, model, limits, args, **options)
+                except Exception:  # one model must not cost the others
+                    traceback.print_exc()
+                    failed.append(name)
+                released(device)
             del model
             released(device)
+    if failed:
+        print(f"These failed, find out why: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def one_shape(r: results.Recorder, name: str, model: Model, limits: bench_limits.Limits,
@@ -292,4 +303,4 @@ def released(device: torch.device) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -172,8 +172,8 @@ def line_of(b: Bench, one: Engines, seen: Seen) -> Line:
             rates = tuple((task.new - 1) / t for t in times)
             work = bench_limits.decode(b.model, len(task.prompt), task.new,
                                        bench.percentile(times, 50))
-        except (PeerMissing, InferoError, torch.OutOfMemoryError) as problem:
-            problems.append(_words(problem))
+        except Exception as problem:
+            problems.append(_survived(one, problem))
         released(device)
     if one.batch is not None:
         try:
@@ -183,8 +183,8 @@ def line_of(b: Bench, one: Engines, seen: Seen) -> Line:
             if run.stopped:
                 problems.append(f"stopped after {run.duration_s:.0f} s with {run.tokens:,} of "
                                 f"{task.job.output_tokens:,} tokens")
-        except (PeerMissing, InferoError, torch.OutOfMemoryError) as problem:
-            problems.append(_words(problem))
+        except Exception as problem:
+            problems.append(_survived(one, problem))
     return Line(one.key, one.name, rates, work, run, "; ".join(problems))
 
 
@@ -210,6 +210,14 @@ def empty_model(model: Model) -> None:
     model.layers.clear()
     model.embedding = model.head = model.final_norm = nothing
     released(torch.device("cuda"))
+
+
+def _survived(one: Engines, problem: Exception) -> str:
+    """A peer may fail in its own way; infero only for a reason that it names itself."""
+    named = isinstance(problem, (InferoError, torch.OutOfMemoryError))
+    if one.key == "infero" and not named:
+        raise problem
+    return _words(problem) if named else f"{type(problem).__name__}: {_words(problem)}"
 
 
 def _words(problem: BaseException) -> str:

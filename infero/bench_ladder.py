@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import logging
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +30,7 @@ from infero.model import Model
 from infero.sampling import SamplingParams
 
 BLOCK = 16
+log = logging.getLogger("infero")
 
 
 class NotHere(InferoError):
@@ -118,6 +120,7 @@ class Step:
     rung: Rung
     found: Found | None = None
     problem: str = ""
+    failed: bool = False  # by a mistake, not because the machine cannot
 
     @property
     def rate(self) -> float:
@@ -296,6 +299,11 @@ def climb(ground: Ground, rungs: Sequence[Rung] = RUNGS,
         except (torch.OutOfMemoryError, OutOfMemory, ConfigError) as problem:
             first = str(problem).splitlines()[0]
             yield Step(rung, problem=f"it does not fit here ({first[:160]})")
+        except Exception as problem:  # a mistake on one rung must not cost the others
+            log.warning("rung %s failed", rung.key, exc_info=True)
+            words = (str(problem).strip().splitlines() or [""])[0]
+            yield Step(rung, problem=f"it failed ({type(problem).__name__}: {words[:160]})",
+                       failed=True)
         released(ground.device)
     ground.kept.clear()
     released(ground.device)

@@ -95,7 +95,7 @@ def transformers_continuous(peer: Any, job: Job, limit_s: float, *, seen: Seen |
     from transformers import GenerationConfig
 
     flash = has_flash_attention()
-    draw: dict[str, Any] = (dict(do_sample=True, temperature=job.temperature)
+    draw: dict[str, Any] = (dict(do_sample=True, temperature=job.temperature, top_k=0)
                             if job.temperature else dict(do_sample=False))
     config = GenerationConfig(eos_token_id=-1, pad_token_id=0, max_new_tokens=max(job.lengths),
                               **draw)

@@ -53,11 +53,12 @@ def test_the_token_clock_leaves_the_prompt_out() -> None:
     assert len(clock.times_s) == 3 and clock.times_s == sorted(clock.times_s)
 
 
-def test_continuous_batching_makes_every_token(peer: Any) -> None:
+@pytest.mark.parametrize("temperature", [0.0, 0.6])
+def test_continuous_batching_makes_every_token(peer: Any, temperature: float) -> None:
     if problem := peers_speed.continuous_problem(peer):
         pytest.skip(problem)
     before = peer.config._attn_implementation
-    job = Job([[5, 6, 7], [8, 9], [10]], [4, 2, 5])
+    job = Job([[5, 6, 7], [8, 9], [10]], [4, 2, 5], temperature)
     seen: list[tuple[int, int]] = []
     run = peers_speed.transformers_continuous(peer, job, 60.0, seen=lambda *now: seen.append(now))
     assert (run.tokens, run.requests, run.stopped) == (11, 3, "") and seen[-1] == (3, 11)
