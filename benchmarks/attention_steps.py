@@ -303,7 +303,7 @@ def invariance(r: results.Recorder, s: Setting, requests: int, context: int) -> 
     for name, fixed in (("free", False), ("fixed", True)):
         one = by_engine(alone, scale, splits(1), fixed)
         many = by_engine(p, scale, splits(requests), fixed)[:1]
-        r.value(f"bits_differ_{name}", float((one != many).float().mean()), unit="1",
+        r.value(f"bits_differ_{name}", float((one != many).float().mean()), unit="",
                 note=f"{splits(1)} splits alone, {splits(requests)} among {requests}")
         taken = timed(partial(again, p, scale, splits(requests), fixed), 1, s)
         r.value(f"decode_{name}", taken, unit="s")
