@@ -161,20 +161,34 @@ def slices_a_scale(weight: Int4Weight) -> int:
 
 
 def dot_config(weight: formats.Weight, tokens: int, swiglu: bool, same: bool) -> Config:
-    """Blocks of rows, tokens and inputs, warps and stages. `same`: whatever `tokens` is."""
+    """Blocks of rows, tokens and inputs, warps, stages, parts of K. `same`: whatever `tokens` is.
+
+    There are few different ones, since each is compiled when it is first met: for 16 tokens, for
+    64, and for blocks of 64 or 128 of more.
+    """
     name = format_name(weight)
-    if same:
-        wide = name == "fp32"
-        return {"rows": 64, "tokens": 16 if wide else 64, "inputs": 32 if wide else 64, "warps": 4,
-                "stages": 2 if wide else 3}
-    found = tune.best("matmul.dot", shape_class(weight, swiglu, tokens))
-    if found is not None:
-        return found
-    rows = 64 if weight.shape[0] >= 8192 or tokens > 16 else 32
     if name == "fp32":
-        return {"rows": 32, "tokens": 16, "inputs": 32, "warps": 4, "stages": 3}
-    return {"rows": rows, "tokens": min(max(bucket(tokens), 16), 64),
-            "inputs": 128, "warps": 4, "stages": 4 if tokens <= 32 else 3}
+        return {"rows": 32, "tokens": 16, "inputs": 32, "warps": 4, "stages": 2, "splits": 1}
+    if same:
+        return {"rows": 64, "tokens": 64, "inputs": 128, "warps": 4, "stages": 3, "splits": 1}
+    if tokens <= 64:
+        found = tune.best("matmul.dot", shape_class(weight, swiglu, 16 if tokens <= 16 else 64))
+        if found is not None:
+            return found
+    n, k = weight.shape
+    few = tokens <= 16
+    rows = 32 if n <= 2048 else 64 if name != "int4" else 128
+    block, warps = (16 if few else 64), 4
+    if name == "fp8" and not few:
+        rows, block = 64, 128
+    elif name == "int8" and tokens > 64:
+        rows, block, warps = 128, 128, 8
+    tiles = -(-n // rows) * -(-tokens // block)
+    splits = 1
+    while splits < 8 and tiles * splits < 192 and k >= 512 * splits:
+        splits *= 2
+    return {"rows": rows, "tokens": block, "inputs": 128, "warps": warps,
+            "stages": 4 if few or name == "fp8" else 3, "splits": splits}
 
 
 def dot(x: Tensor, weight: formats.Weight, bias: Tensor | None, norm: Tensor | None, eps: float,
@@ -206,7 +220,6 @@ def dot(x: Tensor, weight: formats.Weight, bias: Tensor | None, norm: Tensor | N
         size = grid[0] * grid[1] * grid[2] * (rows + 1) * config["tokens"]
         parts = torch.empty(size, dtype=torch.float32, device=x.device)
         tickets = _tickets(x.device)
-    options = {"launch_pdl": True} if PDL and overlaps(x.device) else {}
     matmul_dot.dot[grid](
         x, values, scales, zeros, x if x_scales is None else x_scales, x if norm is None else norm,
         x if bias is None else bias, x if residual is None else residual, out, parts, tickets,
@@ -215,9 +228,9 @@ def dot(x: Tensor, weight: formats.Weight, bias: Tensor | None, norm: Tensor | N
         BLOCK_K=inputs, SPLITS=grid[2], EVEN=k % inputs == 0,
         ZEROS=isinstance(weight, Int4Weight) and weight.zeros is not None,
         NORM=norm is not None, SWIGLU=swiglu, BIAS=bias is not None,
-        RESIDUAL=residual is not None, PDL=bool(options),
+        RESIDUAL=residual is not None, PDL=False,  # measured: it costs 5 % here
         ASM=compiled(x.device) and x.dtype in HALVES, num_warps=config["warps"],
-        num_stages=config["stages"], **options)
+        num_stages=config["stages"])
 
 
 def skinny(x: Tensor, weight: formats.Weight, bias: Tensor | None, norm: Tensor | None, eps: float,

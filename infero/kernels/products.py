@@ -17,7 +17,9 @@ from infero import kernels
 from infero.kernels import formats, language, torch_ops
 
 FUSED = 16  # tokens up to which a product and its neighbours are one launch
-UNPACKED = 64  # tokens up to which quantized weights are unpacked by the kernel that multiplies
+# Tokens up to which quantized weights are unpacked by the kernel that multiplies: above, unpacking
+# once for cuBLAS is faster. FP8 has its own product at any size.
+UNPACKED = {formats.Int4Weight: 512, formats.Int8Weight: 256, formats.Fp8Weight: 1 << 30}
 
 
 def linear(x: Tensor, weight: formats.Weight, bias: Tensor | None = None, *,
@@ -39,7 +41,7 @@ def linear(x: Tensor, weight: formats.Weight, bias: Tensor | None = None, *,
     if norm is not None:
         x = _rms_norm(x, norm, eps)
     if not isinstance(weight, Tensor):
-        if len(x) <= UNPACKED or isinstance(weight, formats.Fp8Weight):
+        if len(x) <= UNPACKED[type(weight)] and kernels.attends(x.device):
             return _one_launch(x, weight, bias, None, eps, residual, swiglu, out_dtype)
         weight = _dequantize(weight)
     if swiglu:

@@ -139,10 +139,11 @@ def test_deterministic_rows_do_not_depend_on_the_batch() -> None:
             assert torch.equal(few, every[:tokens])
 
 
-def test_many_tokens() -> None:
+def test_many_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     for kind in ("dense", "int8", "int4"):
         weight = made(kind, 24, 64, torch.float32)
         check(weight, 70, norm=True, swiglu=True)
+        monkeypatch.setitem(products.UNPACKED, type(weight), 16)
         check(weight, 70, norm=True, residual=True, bias=True)
         check(weight, 20, norm=True, residual=True)
 
