@@ -27,75 +27,70 @@ LOG2E = math.log2(math.e)
 
 
 @triton.jit
-def _pages(table, start, stop, columns, SHIFT: tl.constexpr, MASKED: tl.constexpr):
-    """The pages of keys start... [BLOCK_N]; block 0 for those from `stop` on."""
-    keys = start + columns
-    if MASKED:
-        return tl.load(table + (keys >> SHIFT), mask=keys < stop, other=0)
-    return tl.load(table + (keys >> SHIFT))
-
-
-@triton.jit
-def _tile(base, slots, there, dims, slot_stride,
-          DIM: tl.constexpr, WIDE: tl.constexpr, MASKED: tl.constexpr):
-    """Keys or values of one head in `slots`, [BLOCK_N, WIDE]; zeros where not `there` if MASKED."""
-    where = base + slots.to(tl.int64)[:, None] * slot_stride + dims[None, :]
-    if MASKED:
-        return tl.load(where, mask=there[:, None] & (dims < DIM)[None, :], other=0.0)
+def _tile(base, slots, dims, STRIDE: tl.constexpr, DIM: tl.constexpr, WIDE: tl.constexpr):
+    """Keys or values of one head in `slots`: [BLOCK_N, WIDE]."""
+    where = (base + dims)[None, :] + (slots.to(tl.int64) * STRIDE)[:, None]
     if WIDE != DIM:
         return tl.load(where, mask=(dims < DIM)[None, :], other=0.0)
     return tl.load(where)
 
 
 @triton.jit
-def _walk(mixed, sums, peak, q, k, v, table, low, high, stop, places, dims, k_slot, v_slot, scale,
-          window, BLOCK_N: tl.constexpr, DIM: tl.constexpr, WIDE: tl.constexpr,
-          SHIFT: tl.constexpr, PAGED: tl.constexpr, MASKED: tl.constexpr, CAUSAL: tl.constexpr,
-          WINDOWED: tl.constexpr, PRECISION: tl.constexpr, STAGES: tl.constexpr):
-    """The online softmax over key blocks from low (a multiple of BLOCK_N) to high."""
+def _walk(q, k, v, table, low, edge, whole, high, last, places, dims, scale, window,
+          K_SLOT: tl.constexpr, V_SLOT: tl.constexpr, BLOCK_M: tl.constexpr,
+          BLOCK_N: tl.constexpr, DIM: tl.constexpr, WIDE: tl.constexpr, SHIFT: tl.constexpr,
+          PAGED: tl.constexpr, CAUSAL: tl.constexpr, WINDOWED: tl.constexpr,
+          PRECISION: tl.constexpr, STAGES: tl.constexpr):
+    """The online softmax over key blocks from low (a multiple of BLOCK_N) to high.
+
+    Blocks from `edge` to `whole` are seen by every row; the others are masked. Keys past the last
+    one are read as the last, and weighed 0.
+    """
     columns = tl.arange(0, BLOCK_N)
+    inner: tl.constexpr = (1 << SHIFT) - 1
+    peak = tl.full([BLOCK_M], float("-inf"), tl.float32)
+    sums = tl.zeros([BLOCK_M], tl.float32)
+    mixed = tl.zeros([BLOCK_M, WIDE], tl.float32)
     page = columns
     if PAGED:
-        page = _pages(table, low, tl.minimum(stop, high), columns, SHIFT, True)
+        page = tl.load(table + (tl.minimum(low + columns, last) >> SHIFT))
     for start in tl.range(low, high, BLOCK_N, num_stages=STAGES):
-        keys = start + columns
-        there = keys < stop
-        slots = keys
+        slots = tl.minimum(start + columns, last)
         if PAGED:  # the next block's pages are read a step ahead: no load waits for the table
-            slots = (page << SHIFT) + (keys & ((1 << SHIFT) - 1))
-            page = _pages(table, start + BLOCK_N, tl.minimum(stop, high), columns, SHIFT, True)
-        key = _tile(k, slots, there, dims, k_slot, DIM, WIDE, MASKED)
+            slots = (page << SHIFT) + (slots & inner)
+            page = tl.load(table + (tl.minimum(start + BLOCK_N + columns, last) >> SHIFT))
+        key = _tile(k, slots, dims, K_SLOT, DIM, WIDE)
         scores = tl.dot(q, tl.trans(key), input_precision=PRECISION)
-        if MASKED:
-            seen = there[None, :]
+        if (start >= whole) | (start < edge):
+            keys = start + columns
+            seen = (keys <= last)[None, :]
             if CAUSAL:
                 seen &= keys[None, :] <= places[:, None]
             if WINDOWED:
                 seen &= keys[None, :] > places[:, None] - window
             scores = tl.where(seen, scores, float("-inf"))
-            highest = tl.maximum(peak, tl.max(scores, 1) * scale)
+        highest = tl.maximum(peak, tl.max(scores, 1) * scale)
+        base = highest
+        if WINDOWED:  # a row may have seen nothing yet
             base = tl.where(highest == float("-inf"), 0.0, highest)
-        else:
-            highest = tl.maximum(peak, tl.max(scores, 1) * scale)
-            base = highest
         weights = tl.exp2(scores * scale - base[:, None])
         keep = tl.exp2(peak - base)
         sums = sums * keep + tl.sum(weights, 1)
         mixed = mixed * keep[:, None]
-        value = _tile(v, slots, there, dims, v_slot, DIM, WIDE, MASKED)
+        value = _tile(v, slots, dims, V_SLOT, DIM, WIDE)
         mixed = tl.dot(weights.to(value.dtype), value, mixed, input_precision=PRECISION)
         peak = highest
-    return mixed, sums, peak
+    return mixed / tl.where(sums == 0.0, 1.0, sums)[:, None]
 
 
 @triton.jit(do_not_specialize=["t_row", "window", "heads", "blocks"])
 def flash_attention(
-        q, k, v, out, query_starts, key_starts, contexts, tables, q_row, q_head, k_slot, k_head,
-        v_slot, v_head, o_row, o_head, t_row, scale, window, heads, blocks,
-        GROUP: tl.constexpr, TOGETHER: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
-        DIM: tl.constexpr, WIDE: tl.constexpr, SHIFT: tl.constexpr, PAGED: tl.constexpr,
-        CAUSAL: tl.constexpr, WINDOWED: tl.constexpr, PRECISION: tl.constexpr,
-        STAGES: tl.constexpr):
+        q, k, v, out, query_starts, key_starts, contexts, tables, q_row, q_head, k_head, v_head,
+        o_row, o_head, t_row, scale, window, heads, blocks,
+        K_SLOT: tl.constexpr, V_SLOT: tl.constexpr, GROUP: tl.constexpr, TOGETHER: tl.constexpr,
+        BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, DIM: tl.constexpr, WIDE: tl.constexpr,
+        SHIFT: tl.constexpr, PAGED: tl.constexpr, CAUSAL: tl.constexpr, WINDOWED: tl.constexpr,
+        PRECISION: tl.constexpr, STAGES: tl.constexpr):
     """One block of queries of one head of one request (grid: heads x blocks, requests).
 
     Heads go TOGETHER, so that their keys stay in the L2 cache; within them the last block comes
@@ -116,8 +111,8 @@ def flash_attention(
             first_key = tl.load(key_starts + request)
             context = (tl.load(key_starts + request + 1) - first_key).to(tl.int32)
             table = tables
-            k += first_key.to(tl.int64) * k_slot
-            v += first_key.to(tl.int64) * v_slot
+            k += first_key.to(tl.int64) * K_SLOT
+            v += first_key.to(tl.int64) * V_SLOT
         queries = queries.to(tl.int32)
         rows, dims = begin + tl.arange(0, BLOCK_M), tl.arange(0, WIDE)
         inside = (rows < queries)[:, None] & (dims < DIM)[None, :]
@@ -137,28 +132,13 @@ def flash_attention(
         if CAUSAL:
             high = tl.minimum(context, farthest + 1)
             whole = tl.minimum(whole, (nearest + 1) // BLOCK_N * BLOCK_N)
-        peak = tl.full([BLOCK_M], float("-inf"), tl.float32)
-        sums = tl.zeros([BLOCK_M], tl.float32)
-        mixed = tl.zeros([BLOCK_M, WIDE], tl.float32)
+        edge = 0
         if WINDOWED:
             low = tl.maximum(nearest - window + 1, 0) // BLOCK_N * BLOCK_N
             edge = tl.cdiv(tl.maximum(farthest - window + 1, 0), BLOCK_N) * BLOCK_N
-            edge = tl.minimum(edge, high)
-            mixed, sums, peak = _walk(
-                mixed, sums, peak, block_q, k, v, table, low, edge, context, places, dims, k_slot,
-                v_slot, scale, window, BLOCK_N, DIM, WIDE, SHIFT, PAGED, True, CAUSAL, WINDOWED,
-                PRECISION, STAGES)
-            low = tl.maximum(low, edge)
-            whole = tl.maximum(whole, low)
-        mixed, sums, peak = _walk(
-            mixed, sums, peak, block_q, k, v, table, low, whole, context, places, dims, k_slot,
-            v_slot, scale, window, BLOCK_N, DIM, WIDE, SHIFT, PAGED, False, CAUSAL, WINDOWED,
-            PRECISION, STAGES)
-        mixed, sums, peak = _walk(
-            mixed, sums, peak, block_q, k, v, table, whole, high, context, places, dims, k_slot,
-            v_slot, scale, window, BLOCK_N, DIM, WIDE, SHIFT, PAGED, True, CAUSAL, WINDOWED,
-            PRECISION, STAGES)
-        mixed = mixed / tl.where(sums == 0.0, 1.0, sums)[:, None]
+        mixed = _walk(block_q, k, v, table, low, edge, whole, high, context - 1, places, dims,
+                      scale, window, K_SLOT, V_SLOT, BLOCK_M, BLOCK_N, DIM, WIDE, SHIFT, PAGED,
+                      CAUSAL, WINDOWED, PRECISION, STAGES)
         out += row * o_row + head * o_head
         tl.store(out + local[:, None] * o_row + dims[None, :], mixed.to(out.dtype.element_ty),
                  mask=inside)
@@ -276,8 +256,8 @@ def launch(q: Tensor, k: Tensor, v: Tensor, query_starts: Tensor, key_starts: Te
     blocks = -(-longest // config.block_m)
     flash_attention[(heads * blocks, requests)](
         q, k, v, out, query_starts, key_starts, contexts, tables, q.stride(0), q.stride(1),
-        k.stride(0), k.stride(1), v.stride(0), v.stride(1), out.stride(0), out.stride(1),
-        tables.stride(0), scale * LOG2E, window or 0, heads, blocks, **built)
+        k.stride(1), v.stride(1), out.stride(0), out.stride(1), tables.stride(0), scale * LOG2E,
+        window or 0, heads, blocks, k.stride(0), v.stride(0), **built)
     return out
 
 
@@ -290,8 +270,9 @@ def example(dim: int = 128, dtype: str = "bf16", paged: bool = True, windowed: b
     kind = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[dtype]
     config = config or default(power_of_two(max(dim, 16)), kind.itemsize, least)
     built = constants(dim, kind, 4, 16 if paged else 1, paged, True, windowed, config)
-    numbers = ("q_row", "q_head", "k_slot", "k_head", "v_slot", "v_head", "o_row", "o_head")
+    numbers = ("q_row", "q_head", "k_head", "v_head", "o_row", "o_head")
     constexprs = {name: value for name, value in built.items() if name != "num_warps"}
+    constexprs |= {"K_SLOT": 8 * dim, "V_SLOT": 8 * dim}
     signature = dict.fromkeys(("q", "k", "v", "out"), "*" + dtype)
     signature |= dict.fromkeys(("query_starts", "key_starts", "contexts", "tables"), "*i32")
     signature |= dict.fromkeys((*numbers, "t_row"), "i32") | {"scale": "fp32"}
