@@ -102,7 +102,7 @@ def learners(device: torch.device) -> list[str]:
              if replaced(name)]
     from infero.cache import kv
 
-    if kv.write.__globals__ is not vars(kv):
+    if vars(kv)["write"].__globals__ is not vars(kv):
         found.append("infero.cache.kv.write")
     return found + _learner_steps(device)
 
