@@ -19,6 +19,9 @@ arXiv:2402.00025, without its floating-point atomics). Norm, residual and SwiGLU
 
 from __future__ import annotations
 
+from typing import Any
+
+from infero.kernels.examples import Example
 from infero.kernels.language import tl, triton
 
 DENSE, ROW_SCALED, INT4, FP8_BOTH = (tl.constexpr(i) for i in range(4))
@@ -184,3 +187,38 @@ def dot(x, w, scales, zeros, x_scales, norm, bias, residual, out, parts, tickets
         if RESIDUAL:
             y = y + tl.load(residual + place, mask=inside, other=0.0).to(tl.float32)
         tl.store(out + place, y.to(out.dtype.element_ty), mask=inside)
+
+
+def example(form: int, rows: int, tokens: int, *, x: str = "bf16", w: str = "", warps: int = 4,
+            stages: int = 3, least: tuple[int, int] = (8, 0), **chosen: Any) -> Example:
+    """A typical call for the compiler; `chosen` are the kernel's constants."""
+    constants = {"FORMAT": form, "GROUP": 128, "EACH": 4, "BLOCK_N": rows, "BLOCK_M": tokens,
+                 "BLOCK_K": 128, "SPLITS": 1, "EVEN": True, "ZEROS": False, "NORM": False,
+                 "SWIGLU": False, "BIAS": False, "RESIDUAL": False, "PDL": False, "ASM": True,
+                 **chosen}
+    out = "bf16" if x == "fp8e4nv" else x
+    scales = f"*{out}" if form == 2 else "*fp32"
+    pointers = {"x": x, "w": w or (x, "i8", "i16", "fp8e4nv")[form], "norm": out, "bias": out,
+                "residual": out, "out": out, "x_scales": "fp32", "parts": "fp32",
+                "tickets": "i32"}
+    sizes = ("M", "n_out", "K", "row_words", "groups", "stride_x", "inter")
+    signature = {**{name: f"*{kind}" for name, kind in pointers.items()}, "scales": scales,
+                 "zeros": scales, **dict.fromkeys(sizes, "i32"), "eps": "fp32",
+                 **dict.fromkeys(constants, "constexpr")}
+    return Example(dot, signature, constants, num_warps=warps, least=least,
+                   aligned=("n_out", "K", "row_words", "stride_x", "inter"),
+                   options={"num_stages": stages})
+
+
+def examples() -> list[Example]:
+    """Calls as a few tokens of an 8B model make them."""
+    return [
+        example(0, 64, 16, stages=4, NORM=True, SWIGLU=True),
+        example(0, 32, 16, x="fp32", stages=2, BLOCK_K=32, ASM=False, NORM=True),
+        example(1, 32, 16, warps=2, stages=6, SPLITS=4, RESIDUAL=True, least=(9, 0)),
+        example(1, 64, 16, w="fp8e4nv", stages=4, NORM=True, least=(9, 0)),
+        example(2, 128, 16, stages=4, SPLITS=4, NORM=True, least=(9, 0)),
+        example(2, 128, 64, x="fp16", SPLITS=2, SWIGLU=True),
+        example(2, 32, 16, x="fp16", EACH=1, GROUP=32, ZEROS=True, EVEN=False),
+        example(3, 64, 128, x="fp8e4nv", stages=4, SWIGLU=True, least=(9, 0)),
+    ]

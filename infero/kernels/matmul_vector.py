@@ -19,6 +19,9 @@ it asks for its first weights, which no kernel writes, and only then waits for x
 
 from __future__ import annotations
 
+from typing import Any
+
+from infero.kernels.examples import Example
 from infero.kernels.language import tl, triton
 
 FP32, BF16, FP16, INT8, FP8, INT4 = (tl.constexpr(i) for i in range(6))
@@ -94,10 +97,10 @@ def _half(word, PART: tl.constexpr, FORMAT: tl.constexpr):
 @triton.jit
 def _parts(x, word, K, FORMAT: tl.constexpr, PAIRS: tl.constexpr):
     """x for the words `word` [words] of a row: a tuple of what meets each number of a word."""
-    if FORMAT == FP32:
-        parts = (tl.load(x + word, mask=word < K, other=0.0).to(tl.float32),)
-    elif FORMAT == BF16 or FORMAT == FP16:  # noqa: SIM109
+    if FORMAT == BF16 or FORMAT == FP16:  # noqa: SIM109
         parts = _pair(x, word, K, PAIRS)
+    elif FORMAT == FP32:
+        parts = (tl.load(x + word, mask=word < K, other=0.0).to(tl.float32),)
     elif FORMAT == INT4:  # the layout of formats.py: nibbles i of two 16-bit words
         pair = word // 16 * 64 + word % 16
         a, b = _pair(x, pair, K, PAIRS)
@@ -351,3 +354,34 @@ def vector(x, w, scales, zeros, norm, bias, residual, out, n_out, K, row_words, 
             y = y * tl.rsqrt(tl.sum(total, 0) / K + eps)
         _finish(y, row, block, n_out, scales, bias, residual, out, BLOCK_N, FORMAT, SWIGLU,
                 BIAS, RESIDUAL)
+
+
+def example(form: int, least: tuple[int, int], *, x: str = "fp16", warps: int = 4,
+            **chosen: Any) -> Example:
+    """A typical call for the compiler, of one format; `chosen` are the kernel's constants."""
+    constants = {"FORMAT": form, "COUNT": (1, 2, 2, 4, 4, 8)[form], "GROUP": 128, "EACH": 4,
+                 "PAIRS": {"bf16": 1, "fp16": 2, "fp32": 0}[x], "BLOCK_N": 8, "BLOCK_W": 512,
+                 "WHOLE": True, "ZEROS": False, "NORM": False, "SWIGLU": False, "BIAS": False,
+                 "RESIDUAL": False, "PDL": False, "ASM": True, **chosen}
+    words = f"*{x}" if x == "fp32" else "*i32"
+    scales = f"*{x}" if form == 5 else "*fp32"
+    sizes = dict.fromkeys(("n_out", "K", "row_words", "groups", "inter"), "i32")
+    signature = {"x": words, "w": words if form == 0 else "*i32", "scales": scales,
+                 "zeros": scales, "norm": words, "bias": f"*{x}", "residual": f"*{x}",
+                 "out": f"*{x}", **sizes, "eps": "fp32", **dict.fromkeys(constants, "constexpr")}
+    return Example(vector, signature, constants, num_warps=warps, least=least,
+                   aligned=("n_out", "K", "row_words", "inter"))
+
+
+def examples() -> list[Example]:
+    """Calls as one token of an 8B model makes them."""
+    return [
+        example(1, (8, 0), x="bf16", BLOCK_N=4, BLOCK_W=2048, warps=16, RESIDUAL=True),
+        example(2, (7, 5), WHOLE=False, NORM=True, BIAS=True),
+        example(0, (7, 5), x="fp32", WHOLE=False, NORM=True),
+        example(3, (9, 0), x="bf16", WHOLE=False, RESIDUAL=True, PDL=True),
+        example(4, (7, 5), BLOCK_N=4, BLOCK_W=1024, NORM=True),
+        example(5, (9, 0), x="bf16", warps=8, NORM=True, SWIGLU=True, PDL=True),
+        example(5, (7, 5), BLOCK_N=16, BLOCK_W=256, WHOLE=False, RESIDUAL=True),
+        example(5, (8, 0), BLOCK_N=4, EACH=1, GROUP=32, ZEROS=True, NORM=True),
+    ]
