@@ -191,18 +191,18 @@ def dtype_work(ground: Ground) -> Found:
 
 
 def kernels_work(ground: Ground) -> Found:
-    need_gpu(ground, "a CPU interprets Triton kernels: right, but thousands of times too slow")
+    need_gpu(ground, "Triton compiles for GPUs; a CPU would interpret it")
     return engine_work(ground, kernels="triton", cuda_graphs=False, overlap=False)
 
 
 def graphs_work(ground: Ground) -> Found:
-    need_gpu(ground, "a CPU launches no kernels, so there are no launches to record")
+    need_gpu(ground, "a CPU has no launches to record")
     return engine_work(ground, cuda_graphs=True, overlap=True)
 
 
 def quantized_work(ground: Ground, kind: str) -> Found:
-    need_gpu(ground, f"{kind} products have kernels for GPUs; for CPUs they come with the chapters "
-             "on quantization")
+    chapter = 4 if kind == "int8" else 5
+    need_gpu(ground, f"for a CPU it comes with chapter {chapter}")
     return engine_work(ground, quantization=kind)
 
 
@@ -274,7 +274,7 @@ RUNGS: tuple[Rung, ...] = (
     Rung("graphs", "CUDA graphs", 16, "one launch a step, the host works ahead", graphs_work),
     Rung("int8", "8-bit weights", 15, "half the bytes again", lambda g: quantized_work(g, "int8")),
     Rung("int4", "4-bit weights", 15, "and again", lambda g: quantized_work(g, "int4")),
-    Rung("batch", "continuous batching", 10, "a crowd, each with its worst case reserved",
+    Rung("batch", "continuous batching", 10, "a crowd in 16 bits, the worst case reserved for each",
          batch_work, crowd=True),
     Rung("paged", "pages and prefixes", 8, "the same memory holds more, shared text once",
          paged_work, crowd=True),

@@ -125,7 +125,7 @@ def test_the_whole_ladder_on_a_cpu() -> None:
     found = {step.rung.key: step for step in steps}
     for key in ("kernels", "graphs", "int8", "int4"):
         assert found[key].found is None and found[key].rate == 0 and found[key].problem
-    assert "CPU" in found["graphs"].problem and "quantization" in found["int8"].problem
+    assert "CPU" in found["graphs"].problem and "chapter 4" in found["int8"].problem
     for key in ("naive", "cache", "dtype", "batch", "paged", "chunked"):
         step = found[key]
         assert step.work is not None and step.rate > 0 and 0 < step.work.share(FAST) < 1
