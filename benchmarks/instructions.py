@@ -2,10 +2,10 @@
 
     python -m benchmarks.instructions [--out DIR]
 
-Triton compiles the steps of chapter 15 for compute capability 9.0, which needs no GPU, and the
-disassembler that comes with it shows the loop. The instructions of one pass of the loop, over the
-weights that a thread handles in one pass, are the kernel's price for a weight. Chapter 15 predicts
-from them which kernel the unpacking slows down.
+Triton compiles the steps of chapter 15 and the engine's kernels for compute capability 9.0, which
+needs no GPU, and the disassembler that comes with it shows the loop. The instructions of one pass
+of the loop, over the weights that a thread handles in one pass, are the kernel's price for a
+weight. Chapter 15 predicts from them which kernel the unpacking slows down.
 """
 
 from __future__ import annotations
@@ -79,24 +79,33 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     os.environ["TRITON_INTERPRET"] = "0"  # compile, whether there is a GPU or not
     from infero import results
+    from infero.kernels import matmul_dot, matmul_vector
     from infero.kernels.steps import matmul
 
     given = list(sys.argv[1:] if argv is None else argv)
     with results.record("instructions", argv=given, out=args.out, device="cpu") as r:
         rows: list[list[Any]] = []
-        for example in matmul.examples():
-            if example.signature["x"] != "*bf16":
-                continue
+        steps = [(each.name.removesuffix("_kernel"), each) for each in matmul.examples()
+                 if each.signature["x"] == "*bf16"]
+        engine = [
+            ("engine, int8, 1 token", matmul_vector.example(4, (9, 0), x="bf16", BLOCK_N=4,
+                                                            BLOCK_W=1024, PDL=True)),
+            ("engine, int4, 1 token", matmul_vector.example(5, (9, 0), x="bf16", warps=8,
+                                                            PDL=True)),
+            ("engine, int4, 16 tokens", matmul_dot.example(2, 128, 16, stages=4, least=(9, 0))),
+        ]
+        for name, example in [*steps, *engine]:
             sizes = example.constexprs
-            inputs = sizes.get("BLOCK_K") or 8 * sizes["WORDS"]
+            inputs = (sizes.get("BLOCK_K") or 8 * sizes.get("WORDS", 0)
+                      or sizes["COUNT"] * sizes["BLOCK_W"])
             weights = sizes["BLOCK_N"] * inputs / (32 * example.num_warps)
             found = loop(listing(compiled(example)))
-            name = example.name.removesuffix("_kernel")
             kinds = [sum(found[op] for op in ops) / weights for ops in KINDS.values()]
             total = found.total() / weights
             rows.append([name, total, *kinds, total - sum(kinds)])
-            r.value(name, total, unit="", note="for each weight, compute capability 9.0")
-            print(f"{name:14}{total:6.1f}",
+            r.value(name.replace(", ", "_").replace(" ", "_"), total, unit="",
+                    note="for each weight, compute capability 9.0")
+            print(f"{name:24}{total:6.1f}",
                   *(f"{k} {n:.1f}" for k, n in zip(KINDS, kinds, strict=True)))
         r.table("by_kernel", [(name, "") for name in ("kernel", "total", *KINDS, "other")], rows)
 

@@ -25,8 +25,8 @@ from infero import grouped, results
 from infero.kernels import formats, products
 from infero.kernels.steps import matmul as steps
 
-SHAPES = ((28_672, 4096), (6144, 4096), (4096, 14_336), (4096, 4096))  # the first is swept
-TOKENS = (1, 2, 4, 8, 16, 32, 48, 64, 96, 128, 192, 256)
+SHAPES = ((28_672, 4096), (6144, 4096), (4096, 14_336))  # the first is swept
+TOKENS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 GROUP = 128
 KINDS = {"bf16": 16.0, "v1": 4.5, "v2": 4.5, "v3": 4.5, "v4": 4.5, "v5": 4.5, "int8": 8.0,
          "engine_int4": 4.125, "engine_int8": 8.0}  # bits a weight; the lab's tables are float32

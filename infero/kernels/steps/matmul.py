@@ -233,7 +233,7 @@ def int4_matvec(x: Tensor, words: Tensor, scales: Tensor, zeros: Tensor) -> Tens
     return y
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens", "share"])
 def int4_once_kernel(x, words, scales, zeros, y, tokens, out, inner, group, share,
                      MAGIC: tl.constexpr, PLANES: tl.constexpr, BLOCK_M: tl.constexpr,
                      BLOCK_N: tl.constexpr, WORDS: tl.constexpr):
