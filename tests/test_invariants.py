@@ -484,8 +484,8 @@ def an_abort_while_in_flight(model: Model) -> None:
         return found
 
     engine.runner.execute = interrupted  # type: ignore[method-assign]
-    run = drive(engine, 300)
-    assert len(run.tokens["a", 0]) == 4 and ("a", 0) not in run.reasons
+    run = drive(engine, 300)  # a host that runs ahead has read one step less by then
+    assert len(run.tokens["a", 0]) == 4 - engine.overlap and ("a", 0) not in run.reasons
     check_same(run.tokens["b", 0], alone(model, [1, 2, 3, 4, 5]))
 
 
