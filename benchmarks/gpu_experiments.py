@@ -212,7 +212,13 @@ def fusion(small: bool, compile_too: bool, device: str) -> list[list[object]]:
                                       a.is_floating_point() and name != "rope" else a
                                       for a in first)).double()
         for way, function in ways_of(name, compile_too):
-            got = function(*arguments[0])[:64].double()
+            try:
+                got = function(*arguments[0])[:64].double()
+            except Exception as problem:  # the compiler is an alternative, not a necessity
+                if way != "torch.compile":
+                    raise
+                print(f"{name}: torch.compile failed ({problem}); left out", file=sys.stderr)
+                continue
             error = float((got - want).abs().max() / want.abs().max())
             if not error < 0.02:
                 raise RuntimeError(f"{name}, {way}: off by {error:.1%} of the largest value.")
@@ -221,12 +227,12 @@ def fusion(small: bool, compile_too: bool, device: str) -> list[list[object]]:
     return rows
 
 
-def decode(compile_too: bool) -> list[list[object]]:
+def decode() -> list[list[object]]:
     """RMSNorm of one token: (way, seconds a call from the host, seconds a call in a graph)."""
     x, weight = torch.randn(1, 4096, device="cuda").bfloat16(), torch.ones(4096, device="cuda")
     weight = weight.bfloat16()
     rows: list[list[object]] = []
-    for way, function in ways_of("rms_norm", compile_too):
+    for way, function in ways_of("rms_norm", False):  # compiling chapter 16 measures
         def once(_: int, f: Callable[..., Tensor] = function) -> Tensor:
             return f(x, weight, 1e-5)
 
@@ -260,6 +266,16 @@ def warps(x: Tensor, weight: Tensor) -> list[list[object]]:
         rate = 2 * x.numel() * x.element_size() / median(run)
         rows.append([count, int(getattr(kernel, "n_regs", -1)),
                      int(getattr(kernel, "n_spills", -1)), rate])
+    return rows
+
+
+def tails() -> list[list[object]]:
+    """The lab's rms_norm on rows of 4,096 numbers, one less and one more: (n, byte/s)."""
+    rows: list[list[object]] = []
+    for n in (4096, 4095, 4097):
+        x, weight = torch.randn(32_768, n, device="cuda").bfloat16(), torch.ones(n, device="cuda")
+        seconds = median(lambda _, x=x, w=weight.bfloat16(): elementwise.rms_norm(x, w, 1e-5))
+        rows.append([n, 4 * x.numel() / seconds])
     return rows
 
 
@@ -405,7 +421,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         arguments = cases(False, device)["rms_norm"][0][0]
         r.table("warps", rows=warps(*arguments[:2]), columns=[
             ("warps", ""), ("registers", ""), ("spills", ""), ("bandwidth", "byte/s")])
-        alone = decode(compile_too)
+        odd = tails()
+        r.table("tail", columns=[("n", ""), ("bandwidth", "byte/s")], rows=odd)
+        for n, value in odd:
+            r.value(f"tail_{n}", float(value), unit="byte/s")
+        alone = decode()
         r.table("decode", rows=alone, columns=[("way", ""), ("from_host", "s"), ("in_graph", "s")])
         for way, host, graph in alone:
             r.value(f"decode_{KEYS[str(way)]}_host", float(host), unit="s")
