@@ -26,7 +26,8 @@ def draw(theme):
                                    hatch="////" if pad else None))
             ax.text(x + wide / 2, top - (row + 0.5) * high + 0.08, value, ha="center",
                     va="center", fontsize=9, color=theme.muted if pad else theme.ink,
-                    bbox={"facecolor": theme.page, "edgecolor": "none", "pad": 0.6} if pad else {})
+                    bbox={"facecolor": theme.page, "edgecolor": "none", "pad": 0.6} if pad
+                    else None)
     ax.text(left + 2.5 * wide, 0.31, "fixed buffers of the bucket for 8 (hatched: padding)",
             ha="center", fontsize=8.8)
     x = left + 5 * wide

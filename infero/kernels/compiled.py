@@ -16,6 +16,7 @@ import functools
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -28,8 +29,6 @@ from infero.errors import ConfigError
 if TYPE_CHECKING:
     from infero.cache.kv import KVCache
     from infero.model import Batch, Layer, Model, ModelConfig
-
-MOST_QUERIES = 8  # new tokens a request up to which a step is a decode (or verify) step
 
 
 # ---------------------------------------------------------------- attention, opaque to the compiler
@@ -104,26 +103,41 @@ def attention_input(layer: Layer, config: ModelConfig, x: Tensor, positions: Ten
     return (model_module.rope(q, positions, inv_freq), model_module.rope(k, positions, inv_freq), v)
 
 
-def write(cache: Tensor, slots: Tensor, new: Tensor) -> None:
-    """Store new [tokens, kv_heads, dim] in the slots of one layer; a slot of -1 stores nothing.
+@dataclass
+class Places:
+    """Where a step's rows are written, worked out once for all layers.
 
-    The shapes are fixed and the host reads nothing: a padded row repeats the write of a live one,
-    so that the bytes are the same whoever comes last. With no live row at all, what is there stays.
+    Row t's keys and values go to slot slots[t], from row rows[t]. A padded row repeats the write of
+    a live one, so that shapes are fixed, the host reads nothing, and the bytes are the same whoever
+    comes last. With no live row at all (`alive` is false) what is there is written again.
     """
+
+    rows: Tensor  # [tokens] int64
+    slots: Tensor  # [tokens] int64
+    alive: Tensor  # [] bool
+
+
+def places_of(slots: Tensor) -> Places:
+    """slots: [tokens]; a padded row has slot -1."""
     live = slots >= 0
     rows = torch.arange(len(slots), device=slots.device)
     rows = torch.where(live, rows, live.int().argmax())
-    places = slots[rows].clamp(min=0).long()
-    cache.index_copy_(0, places, torch.where(live.any(), new[rows], cache[places]))
+    return Places(rows, slots[rows].clamp(min=0).long(), live.any())
+
+
+def write(cache: Tensor, places: Places, new: Tensor) -> None:
+    """Store new [tokens, kv_heads, dim] in one layer of the cache, in place."""
+    kept = torch.where(places.alive, new[places.rows], cache[places.slots])
+    cache.index_copy_(0, places.slots, kept)
 
 
 def block(layer: Layer, config: ModelConfig, x: Tensor, positions: Tensor, inv_freq: Tensor,
-          slots: Tensor, k_cache: Tensor, v_cache: Tensor, tables: Tensor, contexts: Tensor,
+          places: Places, k_cache: Tensor, v_cache: Tensor, tables: Tensor, contexts: Tensor,
           block_size: int, window: int | None, queries: int, splits: int) -> Tensor:
     """One transformer block, x [tokens, hidden] in and out, as `infero.model.block`."""
     q, k, v = attention_input(layer, config, x, positions, inv_freq)
-    write(k_cache, slots, k)
-    write(v_cache, slots, v)
+    write(k_cache, places, k)
+    write(v_cache, places, v)
     mixed = paged_decode(q.contiguous(), k_cache, v_cache, tables, contexts, block_size,
                          config.head_dim**-0.5, window, queries, splits)
     x = x + linear(mixed.reshape(len(x), -1), layer.o, layer.o_bias)
@@ -151,17 +165,16 @@ def compiled(function: Callable[..., Tensor], cuda: bool) -> Callable[..., Tenso
 # ---------------------------------------------------------------- the step
 
 
-def decodes(batch: Batch) -> int:
-    """New tokens a request if all bring equally few, as in a decode or verify step; else 0."""
-    n = batch.query_lens[0] if batch.query_lens else 0
-    same = all(m == n for m in batch.query_lens)
-    return n if same and n <= MOST_QUERIES else 0
+def decodes(batch: Batch) -> bool:
+    """Whether every request brings one new token. Others bring prompts, of any length: each length
+    would be compiled anew."""
+    return bool(batch.query_lens) and all(n == 1 for n in batch.query_lens)
 
 
 def refuse(model: Model) -> None:
-    """ConfigError if a weight has a format that the compiled step does not read."""
-    for weight in (model.head, *(getattr(layer, name) for layer in model.layers
-                                 for name in ("qkv", "o", "gate_up", "down"))):
+    """ConfigError if the weights have a format that the compiled step does not read."""
+    layer = model.layers[0]
+    for weight in (model.head, layer.qkv, layer.o, layer.gate_up, layer.down):
         values = getattr(weight, "values", None)
         if not isinstance(weight, Tensor) and getattr(values, "dtype", None) != torch.int8:
             raise ConfigError(f"compile=True reads plain and int8 weights; this model has "
@@ -173,14 +186,14 @@ def refuse(model: Model) -> None:
 def forward(model: Model, tokens: Tensor, batch: Batch, cache: KVCache,
             rows: Tensor | None = None) -> Tensor:
     """As `infero.model.forward`, with logits in the model's dtype; prompts go there."""
-    queries = decodes(batch)
-    if not queries:
+    if not decodes(batch):
         return model_module.forward(model, tokens, batch, cache, rows)
+    refuse(model)
     (contexts, splits), tables = _lengths(model, batch), batch.block_tables.int()
     if tables.shape[1] == 1:  # a length of 1 would be compiled on its own
         tables = F.pad(tables, (0, 1))
     return step(model, F.embedding(tokens, model.embedding), batch.positions, batch.slots, tables,
-                contexts, cache, queries=queries, splits=splits, rows=rows)
+                contexts, cache, splits=splits, rows=rows)
 
 
 def _lengths(model: Model, batch: Batch) -> tuple[Tensor, int]:
@@ -206,10 +219,13 @@ def step(model: Model, x: Tensor, positions: Tensor, slots: Tensor, tables: Tens
     config, cuda = model.config, x.is_cuda
     one = block if plain else compiled(block, cuda)
     last = ending if plain else compiled(ending, cuda)
+    places = places_of(slots)
+    for t in (positions, places.rows, places.slots, tables, contexts):
+        _any_rows(t)
     for i, layer in enumerate(model.layers):
-        x = one(layer, config, _any_rows(x), _any_rows(positions), model.inv_freq,
-                _any_rows(slots), _any_rows(cache.k[i]), _any_rows(cache.v[i]), _any_rows(tables),
-                _any_rows(contexts), cache.block_size, config.window(i), queries, splits)
+        x = one(layer, config, _any_rows(x), positions, model.inv_freq, places,
+                _any_rows(cache.k[i]), _any_rows(cache.v[i]), tables, contexts, cache.block_size,
+                config.window(i), queries, splits)
     x = x if rows is None else x[rows]
     return last(_any_rows(x), model.final_norm, model.head, config.norm_eps)
 
