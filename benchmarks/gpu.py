@@ -37,7 +37,7 @@ class Step:
 
 
 STEPS: tuple[Step, ...] = (
-    Step("tests", "pytest", 0, "tests that need a GPU (tests/gpu)"),
+    Step("tests", "benchmarks.gpu_tests", 0, "tests that need a GPU (tests/gpu)"),
     Step("limits", "benchmarks.limits", 2, "copy, read and matmul limits of the card"),
     Step("hierarchy", "benchmarks.hierarchy", 2, "latency and bandwidth by working set"),
     Step("roofline_sweep", "benchmarks.roofline_sweep", 2, "steps against their prediction"),
@@ -54,6 +54,8 @@ STEPS: tuple[Step, ...] = (
          "attention from naive to Triton, step by step, and decode over splits", minutes=3),
     Step("matmul_steps", "benchmarks.matmul_steps", 15,
          "the lab's quantized products beside cuBLAS and the engine's", minutes=3),
+    Step("elementwise_kernels", "benchmarks.elementwise_kernels", 13,
+         "norms, SiLU·mul, RoPE against a copy; draws without a sort", minutes=2),
     Step("launches", "benchmarks.launches", 16, "what a launch costs, what a step is made of"),
     Step("ablation", "benchmarks.ablation", 16, "the engine with one switch off at a time"),
     Step("labs", "benchmarks.gpu_labs", 13, "labs 13 to 16, every cell, exercises solved",
@@ -78,16 +80,12 @@ class Outcome:
 
 def command_of(step: Step, out: str | None, smoke: bool) -> list[str]:
     """The command line of a step."""
-    if step.module == "pytest":
-        return [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "tests/gpu"]
     options = [*(["--out", out] if out else []), *(["--smoke"] if smoke else [])]
     return [sys.executable, "-m", step.module, *options]
 
 
 def run(step: Step, out: str | None = None, smoke: bool = False) -> Outcome:
     """Run a step to its end or to its limit; its output goes where ours goes."""
-    if step.module == "pytest" and not list((ROOT / "tests" / "gpu").glob("test_*.py")):
-        return Outcome(step, "nothing to run", 0.0)
     environ = dict(os.environ, PYTHONUNBUFFERED="1", PYTHONPATH=os.pathsep.join(
         part for part in (str(ROOT), os.environ.get("PYTHONPATH", "")) if part))  # fmt: skip
     begin_s = time.monotonic()
@@ -96,7 +94,7 @@ def run(step: Step, out: str | None = None, smoke: bool = False) -> Outcome:
     try:
         code = process.wait(timeout=step.minutes * 60)
         verdict = "ok" if code == 0 else f"failed ({code})"
-        if step.module == "pytest" and code == 5:  # pytest's status when no test was chosen
+        if step.name == "tests" and code == 5:  # pytest's status when no test was chosen
             verdict = "nothing to run"
     except subprocess.TimeoutExpired:
         verdict = f"timed out ({step.minutes:g} min)"
@@ -127,7 +125,7 @@ def gpu_problem() -> str:
 
 
 def listing() -> str:
-    rows = [f"  {s.name:<16} {s.minutes:>3g} min at most  {s.description}" for s in STEPS]
+    rows = [f"  {s.name:<20} {s.minutes:>3g} min at most  {s.description}" for s in STEPS]
     return "\n".join(["Steps of `make gpu` (STEP=\"name name\" picks some):", *rows])
 
 
@@ -161,9 +159,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def report(outcomes: Sequence[Outcome], out: str | None) -> int:
     """Print the table; 1 if a step failed."""
-    print("\nstep              seconds  outcome")
+    print("\nstep                  seconds  outcome")
     for o in outcomes:
-        print(f"{o.step.name:<16} {o.seconds:>8.0f}  {o.verdict}")
+        print(f"{o.step.name:<20} {o.seconds:>8.0f}  {o.verdict}")
     bad = [o.step.name for o in outcomes if o.verdict not in ("ok", "nothing to run")]
     if bad:
         print(f"\nAgain only these: make gpu STEP=\"{' '.join(bad)}\"", flush=True)
