@@ -20,6 +20,7 @@ from torch import Tensor
 
 from infero import tune
 from infero.errors import ParameterError
+from infero.kernels import overlap
 from infero.kernels.examples import Example
 from infero.kernels.language import tl, triton
 
@@ -71,14 +72,14 @@ def _piece(q, k, v, table, low, high, limit, dims, k_slot, v_slot, scale, window
 
 
 @triton.jit
-def _cut(context, most, window, QUERIES: tl.constexpr, BLOCK: tl.constexpr,
-         WINDOWED: tl.constexpr, LEAST: tl.constexpr):
+def _cut(context, most, least, window, QUERIES: tl.constexpr, BLOCK: tl.constexpr,
+         WINDOWED: tl.constexpr):
     """Where the context is cut: (first key, keys a piece, pieces: at most `most`)."""
     first = 0
     if WINDOWED:
         first = tl.maximum(context - QUERIES + 1 - window, 0) // BLOCK * BLOCK
     blocks = tl.cdiv(context - first, BLOCK)
-    each = tl.maximum(tl.cdiv(blocks, most), LEAST // BLOCK)
+    each = tl.maximum(tl.cdiv(blocks, most), tl.cdiv(least, BLOCK))
     return first, each * BLOCK, tl.cdiv(blocks, each)
 
 
@@ -110,16 +111,18 @@ def _combine(partial, sums, out, pieces, o_row, o_head,
     tl.store(where + dims[None, :], mixed.to(out.dtype.element_ty), mask=inside)
 
 
-@triton.jit(do_not_specialize=["t_row", "window", "most"])
+@triton.jit(do_not_specialize=["t_row", "window", "most", "least"])
 def decode_attention(
         q, k, v, tables, contexts, out, partial, sums, tickets, q_row, q_head, k_slot, k_head,
-        v_slot, v_head, o_row, o_head, t_row, scale, window, most,
+        v_slot, v_head, o_row, o_head, t_row, scale, window, most, least,
         QUERIES: tl.constexpr, GROUP: tl.constexpr, ROWS: tl.constexpr, FEW: tl.constexpr,
         DIM: tl.constexpr, WIDE: tl.constexpr, BLOCK: tl.constexpr, SHIFT: tl.constexpr,
-        WINDOWED: tl.constexpr, LEAST: tl.constexpr, TICKET: tl.constexpr,
-        PRECISION: tl.constexpr, STAGES: tl.constexpr, PIECES: tl.constexpr,
-        CHUNK: tl.constexpr):
+        WINDOWED: tl.constexpr, TICKET: tl.constexpr, PRECISION: tl.constexpr,
+        STAGES: tl.constexpr, PIECES: tl.constexpr, CHUNK: tl.constexpr, PDL: tl.constexpr):
     """One KV head of one request and one piece of its context (grid: heads, splits, requests)."""
+    if PDL:
+        tl.extra.cuda.gdc_launch_dependents()
+        tl.extra.cuda.gdc_wait()
     head, split, request = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     splits = tl.num_programs(1)
     USED: tl.constexpr = QUERIES * GROUP
@@ -134,7 +137,7 @@ def decode_attention(
         if split == 0:
             tl.store(where, tl.zeros([ROWS, WIDE], out.dtype.element_ty), mask=inside)
     else:
-        first, length, pieces = _cut(context, most, window, QUERIES, BLOCK, WINDOWED, LEAST)
+        first, length, pieces = _cut(context, most, least, window, QUERIES, BLOCK, WINDOWED)
         if split < pieces:
             q += row * q_row + head * GROUP * q_head
             query_rows = tl.load(
@@ -170,18 +173,18 @@ def decode_attention(
                         tl.store(ticket, 0)  # ready for the next launch, a replayed one too
 
 
-@triton.jit(do_not_specialize=["window", "most"])
+@triton.jit(do_not_specialize=["window", "most", "least"])
 def decode_combine(
-        contexts, out, partial, sums, o_row, o_head, window, most,
+        contexts, out, partial, sums, o_row, o_head, window, most, least,
         QUERIES: tl.constexpr, GROUP: tl.constexpr, FEW: tl.constexpr, DIM: tl.constexpr,
-        WIDE: tl.constexpr, BLOCK: tl.constexpr, WINDOWED: tl.constexpr, LEAST: tl.constexpr,
+        WIDE: tl.constexpr, BLOCK: tl.constexpr, WINDOWED: tl.constexpr,
         PIECES: tl.constexpr, CHUNK: tl.constexpr):
     """The reduction as a launch of its own (grid: heads, requests); chapter 14 compares both."""
     head, request = tl.program_id(0), tl.program_id(1)
     USED: tl.constexpr = QUERIES * GROUP
     context = tl.load(contexts + request).to(tl.int32)
     if context > 0:
-        pieces = _cut(context, most, window, QUERIES, BLOCK, WINDOWED, LEAST)[2]
+        pieces = _cut(context, most, least, window, QUERIES, BLOCK, WINDOWED)[2]
         if pieces > 1:
             home = request.to(tl.int64) * tl.num_programs(0) + head
             out += request.to(tl.int64) * QUERIES * o_row + head * GROUP * o_head
@@ -197,9 +200,9 @@ class Config:
     """How the kernel is built for one class of shapes."""
 
     block: int = 64  # keys a step of the loop
-    warps: int = 4
+    warps: int = 2
     stages: int = 3  # steps whose keys are in flight
-    least: int = 256  # keys a piece at least
+    least: int = 0  # keys a piece at least; 0: by how many programs there are
     ticket: bool = True  # combine in the same launch
 
 
@@ -207,14 +210,13 @@ class Config:
 def default(wide: int, itemsize: int) -> Config:
     """A sound configuration for head dims up to `wide` and elements of `itemsize` bytes."""
     if itemsize == 4 or wide > 128:
-        return Config(block=32, stages=2)
+        return Config(block=32, warps=4, stages=2)
     return Config()
 
 
 @functools.cache
 def constants(dim: int, dtype: torch.dtype, group: int, queries: int, block_size: int,
-              windowed: bool, deterministic: bool, pieces: int,
-              config: Config) -> dict[str, Any]:
+              windowed: bool, pieces: int, config: Config) -> dict[str, Any]:
     """The kernel's constants, worked out once for each kind of call."""
     used, wide = queries * group, power_of_two(max(dim, 16))
     if block_size & (block_size - 1) or block_size < 1:
@@ -224,14 +226,13 @@ def constants(dim: int, dtype: torch.dtype, group: int, queries: int, block_size
     if used > 128:
         raise ParameterError(f"{queries} queries of {group} heads are {used} rows a KV head; this "
                              "kernel takes 128: use flash.attention for chunks.")
-    few = power_of_two(used)
+    few, held = power_of_two(used), 4 ** -(-(pieces - 1).bit_length() // 2)  # few variants
     return {"QUERIES": queries, "GROUP": group, "ROWS": max(16, few), "FEW": few, "DIM": dim,
             "WIDE": wide, "BLOCK": config.block, "SHIFT": block_size.bit_length() - 1,
             "WINDOWED": windowed, "TICKET": config.ticket, "STAGES": config.stages,
-            "LEAST": max(config.block, FIXED_LENGTH if deterministic else config.least),
             "PRECISION": "ieee" if dtype is torch.float32 else "tf32",
-            "PIECES": power_of_two(pieces), "num_warps": config.warps,
-            "CHUNK": min(power_of_two(pieces), max(1, 8192 // (few * wide)))}
+            "PIECES": held, "num_warps": config.warps,
+            "CHUNK": min(held, max(1, 2048 * config.warps // (few * wide)))}
 
 
 def power_of_two(n: int) -> int:
@@ -274,11 +275,15 @@ def splits_for(requests: int, kv_heads: int, max_context: int,
 
     Decided once, when a graph is captured: the kernel cuts each context by its own length.
     """
-    longest = -(-max_context // 256)
     programs = max(1, requests * kv_heads)
-    wanted = -(-4 * processors(torch.device(device)) // programs)
-    fair = -(-max_context // 1024) if programs > 1 else 1
-    return max(1, min(longest, max(wanted, fair), 64))
+    fill = -(-4 * processors(torch.device(device)) // programs)  # four a processor
+    fair = min(-(-max_context // 2048), 4096 // programs)  # one long context among short ones
+    return max(1, min(-(-max_context // 256), max(fill, fair), 64))
+
+
+def piece_of(programs: int) -> int:
+    """Keys a piece has at least: where many programs run side by side, cutting gains little."""
+    return min(max(256, 8 * power_of_two(programs)), 2048)
 
 
 @functools.cache
@@ -315,8 +320,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor, block_tables: Tensor, contexts: T
     group = heads // kv_heads
     config = config or chosen(dim, q.dtype, group, q.device)
     most = FIXED_PIECES if deterministic else splits
-    built = constants(dim, q.dtype, group, queries, block_size, window is not None, deterministic,
-                      most, config)
+    least = FIXED_LENGTH if deterministic else config.least or piece_of(requests * kv_heads)
+    built = constants(dim, q.dtype, group, queries, block_size, window is not None, most, config)
     if most > 1:
         partial = torch.empty(requests * kv_heads * most * queries * group * (dim + 1),
                               dtype=torch.float32, device=q.device)
@@ -326,15 +331,16 @@ def attention(q: Tensor, k: Tensor, v: Tensor, block_tables: Tensor, contexts: T
     decode_attention[(kv_heads, min(splits, most), requests)](
         q, k, v, block_tables, contexts, out, partial, sums, tickets(q.device), q.stride(0),
         q.stride(1), k.stride(0), k.stride(1), v.stride(0), v.stride(1), out.stride(0),
-        out.stride(1), block_tables.stride(0), scale * LOG2E, window or 0, most, **built)
+        out.stride(1), block_tables.stride(0), scale * LOG2E, window or 0, most, least, **built,
+        **overlap.options(q.device))
     if most > 1 and not config.ticket:
         again = {name: built[name] for name in COMBINE}
         decode_combine[(kv_heads, requests)](contexts, out, partial, sums, out.stride(0),
-                                             out.stride(1), window or 0, most, **again)
+                                             out.stride(1), window or 0, most, least, **again)
     return out
 
 
-COMBINE = ("QUERIES", "GROUP", "FEW", "DIM", "WIDE", "BLOCK", "WINDOWED", "LEAST", "PIECES",
+COMBINE = ("QUERIES", "GROUP", "FEW", "DIM", "WIDE", "BLOCK", "WINDOWED", "PIECES",
            "CHUNK", "num_warps")
 
 
@@ -342,29 +348,33 @@ COMBINE = ("QUERIES", "GROUP", "FEW", "DIM", "WIDE", "BLOCK", "WINDOWED", "LEAST
 
 
 def example(dim: int = 128, group: int = 4, dtype: str = "bf16", pieces: int = 8,
-            config: Config | None = None, queries: int = 1, windowed: bool = False) -> Example:
+            config: Config | None = None, queries: int = 1, windowed: bool = False,
+            least: tuple[int, int] = (8, 0)) -> Example:
     """A call of the kernel for `infero.kernels.examples`."""
     kind = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[dtype]
     config = config or default(power_of_two(max(dim, 16)), kind.itemsize)
-    built = constants(dim, kind, group, queries, 16, windowed, False, pieces, config)
+    built = constants(dim, kind, group, queries, 16, windowed, pieces, config)
     numbers = ("q_row", "q_head", "k_slot", "k_head", "v_slot", "v_head", "o_row", "o_head")
     signature = dict.fromkeys(("q", "k", "v"), "*" + dtype)
     signature |= {"tables": "*i32", "contexts": "*i32", "out": "*" + dtype, "partial": "*fp32",
                   "sums": "*fp32", "tickets": "*i32"}
-    signature |= dict.fromkeys((*numbers, "t_row", "window", "most"), "i32") | {"scale": "fp32"}
+    signature |= dict.fromkeys((*numbers, "t_row", "window", "most", "least"), "i32")
+    signature["scale"] = "fp32"
     constexprs = {name: value for name, value in built.items() if name != "num_warps"}
+    constexprs["PDL"] = least >= (9, 0)
     signature |= dict.fromkeys(constexprs, "constexpr")
-    return Example(decode_attention, signature, constexprs, num_warps=config.warps,
-                   least=(8, 0) if dtype == "bf16" else (7, 5), aligned=numbers)
+    return Example(decode_attention, signature, constexprs, num_warps=config.warps, least=least,
+                   aligned=numbers)
 
 
 def examples() -> list[Example]:
     """Typical calls, compiled by the tests for GPUs that are not here."""
-    numbers = ("o_row", "o_head", "window", "most")
-    built = constants(128, torch.bfloat16, 4, 1, 16, False, False, 8, Config(ticket=False))
+    numbers = ("o_row", "o_head", "window", "most", "least")
+    built = constants(128, torch.bfloat16, 4, 1, 16, False, 8, Config(ticket=False))
     constexprs = {name: built[name] for name in COMBINE if name != "num_warps"}
     signature = {"contexts": "*i32", "out": "*bf16", "partial": "*fp32", "sums": "*fp32"}
     signature |= dict.fromkeys(numbers, "i32") | dict.fromkeys(constexprs, "constexpr")
-    return [example(), example(64, 3, "fp16", 4, windowed=True), example(80, 1, "fp32", 1),
+    return [example(), example(least=(9, 0)), example(80, 1, "fp32", 1, least=(7, 5)),
+            example(64, 3, "fp16", 4, windowed=True, least=(7, 5)),
             example(256, 2, "bf16", 2, queries=4),
             Example(decode_combine, signature, constexprs, least=(8, 0), aligned=numbers[:2])]

@@ -152,9 +152,9 @@ class Config:
     """How the kernel is built for one class of shapes."""
 
     block_m: int = 128  # queries a program
-    block_n: int = 128  # keys a step of the loop
+    block_n: int = 64  # keys a step of the loop
     warps: int = 8
-    stages: int = 2  # steps whose keys are in flight
+    stages: int = 3  # steps whose keys are in flight
     together: int = 8  # heads whose blocks run side by side
     copies: str = "threads"  # who copies dense keys: "bulk" engine, "specialised" warps with it
 
@@ -168,7 +168,7 @@ def default(wide: int, itemsize: int, capability: tuple[int, int] = (9, 0)) -> C
         return Config(128 if wide <= 128 else 64, 64 if wide <= 64 else 32, 4, 2)
     if wide <= 64:
         return Config(128, 128, 8, 3)
-    return Config(128, 128, 8, 2) if wide <= 128 else Config(128, 64, 8, 2)
+    return Config(128, 64, 8, 3) if wide <= 128 else Config(128, 64, 8, 2)
 
 
 def power_of_two(n: int) -> int:
