@@ -178,7 +178,9 @@ function mount(stage, data) {
   const box = element("input", {
     id, type: "text", value: state.expression, maxlength: 60, spellcheck: "false",
     autocomplete: "off", autocapitalize: "off", "aria-describedby": "coalescing-words",
-    style: "font: 1rem var(--infero-mono, monospace); padding: 0.3rem 0.4rem; width: 100%",
+    style: "font: 1rem var(--infero-mono, monospace); padding: 0.3rem 0.4rem; width: 100%; "
+      + "border: 1px solid var(--pst-color-border); border-radius: 5px; "
+      + "background: var(--pst-color-background); color: var(--pst-color-text-base)",
   });
   box.addEventListener("input", () => {
     state.expression = box.value;

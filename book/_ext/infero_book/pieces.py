@@ -4,7 +4,8 @@
     ```
 
 The docstring is cut to its first line (`:docstring: full` keeps it, `:docstring: none` drops it).
-A function that a lab has the reader write is folded behind "do Lab 1, exercise 1 first".
+A function that a lab has the reader write is folded behind "do Lab 1, exercise 1 first", and so is
+its kernel, the function of the same name with `_kernel` behind it.
 """
 
 from __future__ import annotations
@@ -120,7 +121,7 @@ class PieceDirective(SphinxDirective):
             return [nodes.paragraph("", "", mark)]
         self.env.note_dependency(str(ROOT / found.path))
         block = code_block(self, name, found)
-        row = table().get(name)
+        row = table().get(name) or table().get(name.removesuffix("_kernel"))
         if row is None or "open" in self.options:
             return [block]
         return [folded(f"{name.rpartition('.')[2]}: do {row.label} first, then open", [block])]

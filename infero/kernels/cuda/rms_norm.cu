@@ -10,7 +10,7 @@
 // The sum of one number of every thread of the block, given to all of them.
 __device__ float block_sum(float value) {
     __shared__ float partial[32];  // one number a warp
-    for (int distance = 16; distance > 0; distance /= 2)  // within a warp: register to register
+    for (int distance = 16; distance > 0; distance /= 2)  // within a warp
         value += __shfl_xor_sync(0xffffffff, value, distance);
     if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = value;
     __syncthreads();  // every warp has written before any reads
@@ -25,7 +25,7 @@ __global__ void rms_norm_plain(const T* x, const T* weight, T* out, int n, float
     const T* row = x + blockIdx.x * (size_t)n;  // size_t: rows * n may pass 2^31
     T* target = out + blockIdx.x * (size_t)n;
     float sum = 0.0f;
-    for (int i = threadIdx.x; i < n; i += blockDim.x) {  // neighbouring threads, neighbouring i
+    for (int i = threadIdx.x; i < n; i += blockDim.x) {  // neighbours
         float value = (float)row[i];
         sum += value * value;
     }

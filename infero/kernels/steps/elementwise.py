@@ -54,7 +54,8 @@ def rms_norm_kernel(x, weight, out, n, eps, BLOCK: tl.constexpr):
     values = tl.load(x + row * n + columns, mask=inside, other=0.0).to(tl.float32)
     mean_square = tl.sum(values * values) / n
     w = tl.load(weight + columns, mask=inside).to(tl.float32)
-    tl.store(out + row * n + columns, values * tl.rsqrt(mean_square + eps) * w, mask=inside)
+    normed = values * tl.rsqrt(mean_square + eps)
+    tl.store(out + row * n + columns, normed * w, mask=inside)
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -76,7 +77,8 @@ def softmax_kernel(x, out, n, BLOCK: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     columns = tl.arange(0, BLOCK)
     inside = columns < n
-    values = tl.load(x + row * n + columns, mask=inside, other=-float("inf")).to(tl.float32)
+    values = tl.load(x + row * n + columns, mask=inside, other=-float("inf"))
+    values = values.to(tl.float32)
     weights = tl.exp(values - tl.max(values))
     tl.store(out + row * n + columns, weights / tl.sum(weights), mask=inside)
 
@@ -99,7 +101,8 @@ def rope_kernel(x, positions, inv_freq, out, heads, half, stride, BLOCK: tl.cons
     head = tl.program_id(1)
     pair = tl.arange(0, BLOCK)
     inside = pair < half
-    angle = tl.load(positions + token).to(tl.float32) * tl.load(inv_freq + pair, mask=inside)
+    freq = tl.load(inv_freq + pair, mask=inside)
+    angle = tl.load(positions + token).to(tl.float32) * freq
     cos, sin = tl.cos(angle), tl.sin(angle)
     source = x + token * stride + head * 2 * half + pair
     a = tl.load(source, mask=inside).to(tl.float32)
@@ -126,14 +129,14 @@ def rope(x: Tensor, positions: Tensor, inv_freq: Tensor) -> Tensor:
 
 
 @triton.jit
-def rope_token_kernel(x, positions, inv_freq, out, heads, half, stride, HEADS: tl.constexpr,
-                      HALF: tl.constexpr):
+def rope_token_kernel(x, positions, inv_freq, out, heads, half, stride,
+                      HEADS: tl.constexpr, HALF: tl.constexpr):
     token = tl.program_id(0).to(tl.int64)
     head = tl.arange(0, HEADS)[:, None]
     pair = tl.arange(0, HALF)[None, :]
     inside = (head < heads) & (pair < half)
     freq = tl.load(inv_freq + pair, mask=pair < half)
-    angle = tl.load(positions + token).to(tl.float32) * freq  # [1, HALF]: once for all heads
+    angle = tl.load(positions + token).to(tl.float32) * freq  # [1, HALF]
     cos, sin = tl.cos(angle), tl.sin(angle)
     at = head * 2 * half + pair
     a = tl.load(x + token * stride + at, mask=inside).to(tl.float32)
@@ -144,7 +147,7 @@ def rope_token_kernel(x, positions, inv_freq, out, heads, half, stride, HEADS: t
 
 
 def rope_by_token(x: Tensor, positions: Tensor, inv_freq: Tensor) -> Tensor:
-    """`rope` with one program a token: a block of [heads, pairs], and one sine for all heads."""
+    """`rope` with one program a token: a block of [heads, pairs], sines once for all heads."""
     tokens, heads, dim = x.shape
     out = torch.empty(tokens, heads, dim, dtype=x.dtype, device=x.device)
     rope_token_kernel[(tokens,)](x, positions, inv_freq, out, heads, dim // 2, x.stride(0),
