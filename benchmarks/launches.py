@@ -1,6 +1,7 @@
 """What a launch costs, and what a decode step is made of: one kernel, a graph, a whole model.
 
-    python -m benchmarks.launches [--shape 0.6b 8b] [--device cuda|cpu] [--smoke] [--out DIR]
+    python -m benchmarks.launches [--shape 0.6b 8b] [--ways torch fused …] [--device cuda|cpu]
+                                  [--smoke] [--out DIR]
 
 Part one launches kernels that do nothing. Part two runs one decode step (one request, 192 tokens of
 context, random bf16 weights of real shapes) in every way the engine knows, launched one by one and
@@ -277,6 +278,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.launches",
                                      description=__doc__.split("\n")[0])
     parser.add_argument("--shape", nargs="*", choices=list(NAMES), default=list(NAMES))
+    parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS),
+                        help="the compiled step takes half a minute, nearly all of it compiling")
     parser.add_argument("--device", choices=["cuda", "cpu"],
                         default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--smoke", action="store_true", help="tiny sizes: does it run at all?")
@@ -292,7 +295,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             name = NAMES[shape]
             model = (random_model(SMOKE, dtype=torch.bfloat16, device="cuda") if args.smoke
                      else bench_throughput.random_shape(shape, "bfloat16", "cuda"))
-            steps(r, name, model, [way for way in WAYS if shape != "8b" or way != "unfused"])
+            steps(r, name, model, [way for way in args.ways if shape != "8b" or way != "unfused"])
             del model
             gc.collect()
             torch.cuda.empty_cache()
