@@ -65,6 +65,8 @@ def main(argv: Sequence[str] | None = None, name: str = "compare", shape: str = 
     parser.add_argument("--shape", choices=list(bench_throughput.SHAPES), default=shape)
     parser.add_argument("--limit", type=float, default=45,
                         help="seconds after which a peer's batch is stopped")
+    parser.add_argument("--only", nargs="+", choices=[e.key for e in bench_compare.ENGINES],
+                        help="these engines (infero always)")
     parser.add_argument("--device", choices=["cuda", "cpu"],
                         default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--smoke", action="store_true", help="tiny sizes: does it run at all?")
@@ -84,7 +86,9 @@ def main(argv: Sequence[str] | None = None, name: str = "compare", shape: str = 
             r.value(key, value, unit="token")
         r.value("requests", len(task.job.prompts), unit="")
         lines: list[Line] = []
-        for line in bench_compare.compare(Bench(model, task, limits)):
+        chosen = [e for e in bench_compare.ENGINES
+                  if not args.only or e.key in ("infero", *args.only)]
+        for line in bench_compare.compare(Bench(model, task, limits), chosen):
             lines.append(line)
             row = bench_compare.cells(line, lines[0], limits)
             print(f"  {row[0]:<38} {'   '.join(row[1:])}  {line.problem}", file=sys.stderr,

@@ -1,6 +1,6 @@
 """One request alone, decoding only: 8B in four number formats and 0.6B, as shares of the limit.
 
-    python -m benchmarks.decode_speed [--only llama3_8b_int4 ...] [--runs 5] [--smoke] [--out DIR]
+    python -m benchmarks.decode_speed [--only llama3_8b_int4 ...] [--runs 3] [--smoke] [--out DIR]
 
 As the table of the peers defines it: random weights, prompt 128, 256 new tokens, greedy, no end of
 sequence, the rate from the first new token to the last. Every model runs through `infero.LLM` with
@@ -112,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.decode_speed",
                                      description=__doc__.split("\n")[0])
     parser.add_argument("--only", nargs="+", choices=[case.name for case in CASES])
-    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--device", choices=["cuda", "cpu"],
                         default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--smoke", action="store_true", help="tiny sizes: does it run at all?")

@@ -264,7 +264,7 @@ def one_shape(r: results.Recorder, name: str, model: Model, limits: bench_limits
     """One request alone, the workload, and its profile, for one model."""
     smoke, cuda = args.smoke, model.device.type == "cuda"
     job = job_of(model, smoke)
-    prompt, new, runs = (8, 4, 2) if smoke else (PROMPT, NEW, 3)
+    prompt, new, runs = (8, 4, 2) if smoke else (PROMPT, NEW, 2)
     if cuda:
         torch.cuda.reset_peak_memory_stats()
     engine = Engine(model, b.engine_config(job, 1, None, **options))

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from infero.model import Model
 
 
+WARM = 16  # tokens of a run that is not timed
+
+
 class TokenClock:
     """A streamer: transformers calls it with each token it made, after waiting for the device."""
 
@@ -55,12 +58,13 @@ def transformers_alone(peer: Any, prompt: Sequence[int], new: int, runs: int, *,
     ids = torch.tensor([list(prompt)], device=peer.device)
     options: dict[str, Any] = {"cache_implementation": "static"} if static else {}
     found = []
-    for _ in range(warm + runs):
+    for run in range(warm + runs):
         clock = TokenClock()
+        made = min(new, WARM) if run < warm and not static else new  # its cache has one size
         peer.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False,
-                      max_new_tokens=new, min_new_tokens=new, streamer=clock, **options)
-        if len(clock.times_s) != new:
-            raise InferoError(f"transformers made {len(clock.times_s)} of {new} tokens.")
+                      max_new_tokens=made, min_new_tokens=made, streamer=clock, **options)
+        if len(clock.times_s) != made:
+            raise InferoError(f"transformers made {len(clock.times_s)} of {made} tokens.")
         found.append(clock.times_s[-1] - clock.times_s[0])
     return found[warm:]
 
