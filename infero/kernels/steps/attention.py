@@ -185,7 +185,7 @@ def paged_decode(q: Tensor, k: Tensor, v: Tensor, block_tables: Tensor, contexts
     request r lies in slot block_tables[r, p // block_size] * block_size + p % block_size;
     block_tables: [requests, width]; contexts: [requests], how many positions count, 0 for none.
     Split s takes the positions from s * part to (s + 1) * part, where part is context / splits,
-    rounded up to whole tiles of KEYS. Returns partial results, float32: out [requests, heads,
+    rounded up to whole tiles of keys. Returns partial results, float32: out [requests, heads,
     splits, dim] and lse [requests, heads, splits]; an empty split gives out 0 and lse -inf.
     """
     (requests, heads, dim), kv_heads = q.shape, k.shape[1]

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from infero.lab.checking import Check, Mistake
 from infero.lab.checks.lab07 import Largest
-from infero.lab.checks.lab14_kernels import combine, flash, paged_decode, pair
-from infero.lab.checks.lab14_oracle import NOTHING, Loop, tiled, total_of
+from infero.lab.checks.lab14_kernels import combine, flash, paged_decode
+from infero.lab.checks.lab14_oracle import NOTHING, Loop, pair, tiled, total_of
 
 __all__ = ["blockwise", "combine", "flash", "merge", "paged_decode"]
 

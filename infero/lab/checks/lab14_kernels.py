@@ -25,6 +25,7 @@ from infero.lab.checks.lab14_oracle import (
     Causal,
     Loop,
     causal,
+    pair,
     parts_of,
     split_of,
     total_of,
@@ -35,26 +36,16 @@ def rand(g: torch.Generator, *shape: int, dtype: torch.dtype = torch.float32) ->
     return torch.randn(shape, generator=g).to(dtype)
 
 
-def pair(got: Any, names: str) -> tuple[Tensor, Tensor]:
-    """The two tensors that a piece must return."""
-    if got is None:
-        raise Mistake("The result is None: does your function end in `return`?", "returns-none")
-    if (not isinstance(got, tuple) or len(got) != 2
-            or not all(isinstance(t, Tensor) for t in got)):
-        raise Mistake(f"Return two tensors, {names}; you gave {type(got).__name__}.", "wrong-type")
-    return got
-
-
 # ---------------------------------------------------------------- 3: flash
 
 
 def flash(c: Check) -> None:
     """One tile and several, tails in both directions, a prefix, grouped heads, half precision."""
     big = 1 if KEYS == 16 else 8  # on a GPU tiles are larger
-    for seed in c.seeds(2):
-        _judge_flash(c, c.generator(seed), 20 * big, 37 * big, 4, 2, 16, 0.5)
+    g = c.generator(c.seeds(1)[0])
+    _judge_flash(c, g, 20 * big, 37 * big, 4, 2, 16, 0.5)
     for queries, heads, dim in ((5, 2, 16), (33, 1, 24)):
-        _judge_flash(c, g := c.generator(seed), queries * big, queries * big, heads, 1, dim, 0.5)
+        _judge_flash(c, g, queries * big, queries * big, heads, 1, dim, 0.5)
     _judge_flash(c, g, 18 * big, 20 * big, 2, 2, 16, 0.4, torch.float16)
 
 
@@ -188,28 +179,27 @@ class Cache:
 def paged_decode(c: Check) -> None:
     """Contexts of one token, of several tiles, of none; blocks that no tile is a multiple of."""
     big = KEYS // 16
-    for seed in c.seeds(1):
-        g, draw = c.generator(seed), random.Random(seed)
-        for contexts, heads, kv_heads, dim, size, splits, noise in [
-            ([35, 1], 4, 2, 16, 4, 1, True), ([50, 7], 3, 1, 24, 16, 3, True),
-            ([33, 18 + draw.randrange(5), 0], 4, 2, 16, 2, 2, False),
-        ]:
-            cache = Cache(g, [n * big for n in contexts], kv_heads, dim, size, noise=noise)
-            q = rand(g, len(contexts), heads, dim)
-            _judge_paged(c, q, cache, 0.5, splits)
-    half = Cache(g, [30 * big, 3], 2, 16, 8, torch.float16)
+    seed = c.seeds(1)[0]
+    g, draw = c.generator(seed), random.Random(seed)
+    for contexts, heads, kv_heads, dim, size, splits, noise in [
+        ([35, 1], 4, 2, 16, 4, 1, True), ([50, 7], 3, 1, 24, 16, 3, True),
+        ([33, 18 + draw.randrange(5), 0], 2, 1, 16, 2, 2, False),
+    ]:
+        cache = Cache(g, [n * big for n in contexts], kv_heads, dim, size, noise=noise)
+        _judge_paged(c, rand(g, len(contexts), heads, dim), cache, 0.5, splits)
+    half = Cache(g, [30 * big, 3], 1, 16, 8, torch.float16)
     _judge_paged(c, rand(g, 2, 2, 16, dtype=torch.float16), half, 0.5, 2)
 
 
 def _judge_paged(c: Check, q: Tensor, cache: Cache, scale: float, splits: int) -> None:
-    contexts, size = cache.contexts, cache.size
-    told = f"contexts {contexts}, blocks of {size}, {splits} splits, tiles of {KEYS} keys"
+    contexts, size, tile = cache.contexts, cache.size, tile_sizes(q)[1]
+    told = f"contexts {contexts}, blocks of {size}, {splits} splits, tiles of {tile} keys"
     given = (q, cache.k, cache.v, cache.table, cache.lens, size, scale, splits)
     got, got_lse = pair(kernels.call(c, *given), "(out, lse)")
 
     def parts(slots: Any = cache.slot, **change: Any) -> tuple[Tensor, Tensor]:
         with_these = {"contexts": contexts, "scale": scale, **change}
-        return parts_of(q, cache.k, cache.v, slots, splits=splits, keys=KEYS, **with_these)
+        return parts_of(q, cache.k, cache.v, slots, splits=splits, keys=tile, **with_these)
 
     want, want_lse = parts()
     axes = ("request", "head", "split", "feature")
@@ -251,15 +241,16 @@ def _judge_paged(c: Check, q: Tensor, cache: Cache, scale: float, splits: int) -
         "reads-past-end": ("Positions beyond the split's end count too: the last tile must hide "
                            "them, with the score -inf.",
                            lambda: parts(where=lambda r, s: range(
-                               split_of(contexts[r], splits, s, KEYS).start,
+                               split_of(contexts[r], splits, s, tile).start,
                                min(len(blocks[r]) * size, -(-split_of(
-                                   contexts[r], splits, s, KEYS).stop // KEYS) * KEYS)))[0]),
+                                   contexts[r], splits, s, tile).stop // tile) * tile)))[0]),
         "padding-counts": ("Positions beyond the split count as keys of score 0: give them the "
-                           "score -inf.", lambda: _padded(parts, contexts, splits, want_lse)[0]),
+                           "score -inf.",
+                           lambda: _padded(parts, contexts, splits, want_lse, tile)[0]),
     }
     bad = got.isnan() if isinstance(got, Tensor) and got.shape == want.shape else None
     if bad is not None and bool(bad.any()):
-        _name_paged_nan(bad, contexts, splits, told)
+        _name_paged_nan(bad, contexts, splits, told, tile)
     try:
         c.expect_close(got, want.float(), axes=axes, known=known, what=f"out ({told})",
                        **_tolerance(q))
@@ -290,25 +281,26 @@ def _tolerance(q: Tensor) -> dict[str, float]:
     return {"atol": tolerance, "rtol": tolerance}
 
 
-def _padded(parts: Any, contexts: list[int], splits: int, lse: Tensor) -> tuple[Tensor, Tensor]:
+def _padded(parts: Any, contexts: list[int], splits: int, lse: Tensor, tile: int
+            ) -> tuple[Tensor, Tensor]:
     """As if the empty places of the last tile were keys and values of 0."""
     out = parts()[0].clone()
     for r, context in enumerate(contexts):
         for split in range(splits):
-            span = split_of(context, splits, split, KEYS)
-            extra = -len(span) % KEYS
+            span = split_of(context, splits, split, tile)
+            extra = -len(span) % tile
             weight = lse[r, :, split].exp()
             out[r, :, split] *= (weight / (weight + extra))[:, None] if len(span) else 1.0
     return out, lse
 
 
-def _name_paged_nan(bad: Tensor, contexts: list[int], splits: int, told: str) -> None:
+def _name_paged_nan(bad: Tensor, contexts: list[int], splits: int, told: str, tile: int) -> None:
     """Which split gives NaN: an empty one, the last tile, or all."""
     r, _, split = (int(i) for i in bad.nonzero()[0][:3])
     empty = [bool(bad[i, :, s].any()) for i in range(len(contexts)) for s in range(splits)
-             if len(split_of(contexts[i], splits, s, KEYS)) == 0]
+             if len(split_of(contexts[i], splits, s, tile)) == 0]
     others = [bool(bad[i, :, s].any()) for i in range(len(contexts)) for s in range(splits)
-              if len(split_of(contexts[i], splits, s, KEYS)) > 0]
+              if len(split_of(contexts[i], splits, s, tile)) > 0]
     if any(empty) and not any(others):
         raise Mistake(f"A split that is empty gives NaN ({told}; first: split {split} of request "
                       f"{r}): 0 / 0. Where nothing was seen, out is 0 and lse -inf.", "empty-split")

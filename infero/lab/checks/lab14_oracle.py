@@ -9,9 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from infero.lab.checking import Mistake
 
 NOTHING = -math.inf
 
@@ -131,3 +134,13 @@ def total_of(out: Tensor, lse: Tensor) -> tuple[Tensor, Tensor]:
     both = lse.logsumexp(-1)
     weight = (lse - both.where(both > NOTHING, 0.0)[..., None]).exp()
     return (out * weight[..., None]).sum(-2), both
+
+
+def pair(got: Any, names: str) -> tuple[Tensor, Tensor]:
+    """The two tensors that a piece must return."""
+    if got is None:
+        raise Mistake("The result is None: does your function end in `return`?", "returns-none")
+    if (not isinstance(got, tuple) or len(got) != 2
+            or not all(isinstance(t, Tensor) for t in got)):
+        raise Mistake(f"Return two tensors, {names}; you gave {type(got).__name__}.", "wrong-type")
+    return got
