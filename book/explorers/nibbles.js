@@ -215,7 +215,10 @@ function draw(svg, width, data, orders, state) {
   y += Math.ceil(8 / columns) * 66 + 20;
   const right = data.values.reduce((sum, value, i) => sum + value * data.x[i], 0);
   text(`sum: ${num(dot(word, data.x, done))}`, left, y, { "font-weight": 650 });
-  text(`of all eight weights with their own x: ${num(right)}`, left + 110, y, { class: "ix-faint", "font-size": 12 });
+  const narrow = width < 430;
+  if (narrow) y += 20;
+  text(`of all eight weights with their own x: ${num(right)}`, narrow ? left : left + 110, y,
+    { class: "ix-faint", "font-size": 12 });
   svg.setAttribute("viewBox", `0 0 ${width} ${y + 10}`);
 }
 
