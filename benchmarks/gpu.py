@@ -54,6 +54,8 @@ STEPS: tuple[Step, ...] = (
          "attention from naive to Triton, step by step, and decode over splits", minutes=3),
     Step("matmul_steps", "benchmarks.matmul_steps", 15,
          "the lab's quantized products beside cuBLAS and the engine's", minutes=3),
+    Step("attention_kernels", "benchmarks.attention_kernels", 14,
+         "FlashAttention and paged decode attention beside PyTorch's", minutes=3),
     Step("matmul_kernels", "benchmarks.matmul_kernels", 15,
          "the products of a decode step in four formats, beside cuBLAS", minutes=3),
     Step("elementwise_kernels", "benchmarks.elementwise_kernels", 13,
