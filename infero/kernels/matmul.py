@@ -239,3 +239,10 @@ def skinny(x: Tensor, weight: formats.Weight, bias: Tensor | None, norm: Tensor 
     if x.shape[0] > 1 or same or not vector(x, weight, bias, norm, eps, residual, swiglu, out):
         dot(x, weight, bias, norm, eps, residual, swiglu, out, same=same)
     return out
+
+
+def tunables() -> list[tune.Tunable]:
+    """What `infero tune` may try for these launches."""
+    from infero.kernels import matmul_tune
+
+    return matmul_tune.tunables()
