@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
+import multiprocessing
 import os
 import statistics
 import sys
@@ -175,19 +176,21 @@ def work(n: int, s: Setting) -> float:
     return 4 * s.heads * s.dim * n * n / 2
 
 
-def variants(r: results.Recorder, s: Setting, n: int) -> None:
-    """The engine's kernel with one decision taken back at a time."""
+def configs(s: Setting) -> dict[str, flash.Config | None]:
+    """The engine's kernel as chosen, and with one decision taken back; None: the lab's kernel."""
+    if s.device == "cpu":
+        return {"the lab's kernel": None, "as chosen": flash.Config(16, 16, 4, 1, 2)}
     best = flash.chosen(s.dim, s.dtype, False, torch.device(s.device))
     plain = dataclasses.replace(best, copies="threads")
-    tries = {
-        "the lab's kernel": None,
-        "no loads in flight": dataclasses.replace(plain, stages=1),
-        "one head after the other": dataclasses.replace(plain, together=1),
-        "threads copy the keys": plain,
-        "as chosen": best,
-    }
-    if s.device == "cpu":
-        tries = {"the lab's kernel": None, "as chosen": flash.Config(16, 16, 4, 1, 2)}
+    return {"the lab's kernel": None,
+            "no loads in flight": dataclasses.replace(plain, stages=1),
+            "one head after the other": dataclasses.replace(plain, together=1),
+            **({} if best == plain else {"threads copy the keys": plain}), "as chosen": best}
+
+
+def variants(r: results.Recorder, s: Setting, n: int) -> None:
+    """The engine's kernel with one decision taken back at a time."""
+    tries = configs(s)
     copies = 4 if s.device != "cpu" else 1
     made, scale, rows = inputs(n, copies, s), s.dim**-0.5, []
     want = call(sdpa, made, scale, 0)
@@ -200,6 +203,8 @@ def variants(r: results.Recorder, s: Setting, n: int) -> None:
 
 
 # ---------------------------------------------------------------- decode
+
+SPLITS = (1, 4, 16, 64)
 
 
 @dataclass
@@ -311,6 +316,30 @@ def invariance(r: results.Recorder, s: Setting, requests: int, context: int) -> 
     r.value("splits_batched", splits(requests), unit="")
 
 
+# ---------------------------------------------------------------- compiling
+
+
+def warm(number: int) -> None:
+    """Compile one share of the kernels: the first call of each, on small inputs."""
+    s, scale = Setting("cuda", torch.bfloat16, HEADS, KV_HEADS, DIM, 1), DIM**-0.5
+    first = len(configs(s))
+    if number < first:
+        config = list(configs(s).values())[number]
+        made = inputs(1024, 1, s)
+        call(partial(engine, config=config) if config else steps.flash, made, scale, 0)
+    else:
+        way = (by_steps, by_engine)[(number - first) // len(SPLITS)]
+        way(paged(1, 4096, s), scale, SPLITS[(number - first) % len(SPLITS)])
+    torch.cuda.synchronize()
+
+
+def warm_all(s: Setting) -> None:
+    """Compile everything in processes of their own, side by side: it takes as long as one."""
+    shares = len(configs(s)) + 2 * len(SPLITS)
+    with multiprocessing.get_context("spawn").Pool(min(shares, os.cpu_count() or 1)) as pool:
+        pool.map(warm, range(shares), chunksize=1)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.attention_steps",
                                      description=__doc__)
@@ -321,11 +350,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     small = args.smoke
     s = (Setting("cpu", torch.float16, 4, 2, 16, 1) if small
          else Setting("cuda", torch.bfloat16, HEADS, KV_HEADS, DIM, 10))
+    if not small:
+        warm_all(s)
     with results.record("attention_steps", argv=argv, out=args.out, device=s.device) as r:
         prefill(r, s, [16, 40] if small else [1024, 2048, 4096, 8192, 16_384])
         variants(r, s, 40 if small else 4096)
         decoding(r, s, [(1, 64), (2, 32)] if small else [(1, 16_384), (32, 4096)],
-                 [1, 2] if small else [1, 4, 16, 64])
+                 [1, 2] if small else SPLITS)
         invariance(r, s, 2 if small else 32, 64 if small else 4096)
         n, width = 4096, 2
         naive_bytes = HEADS * attention_io.naive_traffic(n, n, DIM, width).total
