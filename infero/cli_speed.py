@@ -164,6 +164,9 @@ def tune(
     if not offered:
         raise t.TuneError("No kernel offers anything to tune.")
     found, rows = [], []
+    with err.status(f"Compiling {sum(len(one.candidates) for one in offered)} candidates in "
+                    "several processes (a few seconds each) …"):
+        t.compile_all(kernels or ())
     with _bar("Tuning", sum(len(one.candidates) for one in offered)) as (bar, task):
         for one in offered:
             bar.update(task, description=f"{one.kernel}, {one.shape}")

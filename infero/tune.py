@@ -84,8 +84,12 @@ class Tuned:
 # ---------------------------------------------------------------- the tables
 
 
+@functools.cache
 def architecture(device: Any = None) -> str:
-    """The key of a card's rows: "sm_90" for compute capability 9.0, "cpu" without a GPU."""
+    """The key of a card's rows: "sm_90" for compute capability 9.0, "cpu" without a GPU.
+
+    Remembered for each device: kernels ask at every launch.
+    """
     import torch
 
     where = torch.device(device if device is not None else "cuda")
@@ -212,6 +216,45 @@ def need_gpu() -> None:
     language.need()
     if language.INTERPRETED:
         raise TuneError("TRITON_INTERPRET is set, so kernels are interpreted: unset it to tune.")
+
+
+def compile_share(index: int, count: int, chosen: Sequence[str] = ()) -> None:
+    """Run every `count`-th candidate once, from `index` on: its machine code lands in the cache."""
+    import contextlib
+
+    import torch
+
+    turn = 0
+    for one in tunables(chosen):
+        use = None
+        for config in one.candidates:
+            turn += 1
+            if turn % count == index:
+                with contextlib.suppress(Exception):  # said when it is measured
+                    use = use or one.prepare(torch.device("cuda"))
+                    use(dict(config))()
+        del use
+        torch.cuda.empty_cache()
+
+
+def compile_all(chosen: Sequence[str] = (), processes: int | None = None) -> None:
+    """Compile all candidates in several processes; measuring them afterwards takes a moment."""
+    import subprocess
+
+    count = processes or max(1, min(8, (os.cpu_count() or 2) // 2))
+    root = str(Path(__file__).resolve().parent.parent)
+    paths = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH", "")) if part)
+    running = [subprocess.Popen(
+        [sys.executable, "-c", "import sys; from infero import tune; tune.compile_share("
+         "int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:])", str(index), str(count), *chosen],
+        env=os.environ | {"PYTHONPATH": paths}, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL) for index in range(count)]
+    try:
+        for process in running:
+            process.wait()
+    finally:
+        for process in running:
+            process.kill()
 
 
 def tune(one: Tunable, device: Any = "cuda", *, timed: Callable[..., float] | None = None) -> Tuned:

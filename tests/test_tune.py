@@ -130,6 +130,25 @@ def test_unknown_kernels_are_named() -> None:
         tune.tunables(["nonsense"])
 
 
+@pytest.mark.parametrize("count", [1, 3, 4])
+def test_processes_share_the_compiling(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+
+    def prepare(device: torch.device) -> Callable[[tune.Config], Callable[[], None]]:
+        def use(config: tune.Config) -> Callable[[], None]:
+            if config["n"] == 5:
+                raise ValueError("does not compile")
+            return lambda: made.append(f"{config['n']}")
+        return use
+
+    offered = [tune.Tunable("a", "x", [{"n": i} for i in range(4)], prepare),
+               tune.Tunable("a", "y", [{"n": i} for i in range(4, 9)], prepare)]
+    monkeypatch.setattr(tune, "tunables", lambda _=(): offered)
+    for index in range(count):
+        tune.compile_share(index, count)
+    assert sorted(made) == [str(i) for i in (0, 1, 2, 3, 4, 6, 7, 8)]
+
+
 # ---------------------------------------------------------------- the command
 
 
@@ -144,6 +163,7 @@ def test_the_command_lists_measures_and_stores(monkeypatch: pytest.MonkeyPatch) 
     tunable = one({"first": 1.0, "fast": 1.0})
     monkeypatch.setattr(tune, "tunables", lambda _=(): [tunable])
     monkeypatch.setattr(tune, "need_gpu", lambda: None)
+    monkeypatch.setattr(tune, "compile_all", lambda _: None)
     monkeypatch.setattr(tune, "architecture", lambda: "sm_90")
     real = tune.tune
     monkeypatch.setattr(tune, "tune", lambda t: real(
