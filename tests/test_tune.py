@@ -126,7 +126,7 @@ def test_what_the_kernels_offer_is_sound() -> None:
 
 
 def test_unknown_kernels_are_named() -> None:
-    with pytest.raises(ParameterError, match="No kernel .nonsense."):
+    with pytest.raises(ParameterError, match=r"No kernel .nonsense."):
         tune.tunables(["nonsense"])
 
 
