@@ -248,7 +248,8 @@ def launch(q: Tensor, k: Tensor, v: Tensor, query_starts: Tensor, key_starts: Te
     if not tokens or not requests:
         return out
     config = config or chosen(dim, q.dtype, paged, q.device)
-    if config.copies != "threads":
+    if config.copies != "threads" and not paged and window is None and flash_tma.usable(
+            q, k, v, out):
         return flash_tma.dense(q, k, v, query_starts, key_starts, scale, longest, causal, out,
                                config)
     built = constants(dim, q.dtype, heads // kv_heads, block_size, paged, causal,

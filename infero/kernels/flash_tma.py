@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from infero.kernels.examples import Example
 from infero.kernels.language import INTERPRETED, capability, tl, triton
 
 LOG2E = math.log2(math.e)
@@ -65,15 +66,16 @@ def flash_dense(
     context = tl.load(key_starts + request + 1) - first_key
     column, kv_column = head * DIM, head // GROUP * DIM
     kv_wide = heads // GROUP * DIM
+    rows, length = tl.maximum(queries, 1), tl.maximum(context, 1)  # no empty descriptors
     block_q = tl.make_tensor_descriptor(
-        q + first_row.to(tl.int64) * q_row, [queries, heads * DIM], [q_row, 1],
+        q + first_row.to(tl.int64) * q_row, [rows, heads * DIM], [q_row, 1],
         [BLOCK_M, DIM]).load([begin, column])
     keys = tl.make_tensor_descriptor(
-        k + first_key.to(tl.int64) * k_row, [context, kv_wide], [k_row, 1], [BLOCK_N, DIM])
+        k + first_key.to(tl.int64) * k_row, [length, kv_wide], [k_row, 1], [BLOCK_N, DIM])
     values = tl.make_tensor_descriptor(
-        v + first_key.to(tl.int64) * v_row, [context, kv_wide], [v_row, 1], [BLOCK_N, DIM])
+        v + first_key.to(tl.int64) * v_row, [length, kv_wide], [v_row, 1], [BLOCK_N, DIM])
     results = tl.make_tensor_descriptor(
-        out + first_row.to(tl.int64) * o_row, [queries, heads * DIM], [o_row, 1],
+        out + first_row.to(tl.int64) * o_row, [rows, heads * DIM], [o_row, 1],
         [BLOCK_M, DIM])
 
     nearest = context - queries + begin  # position of the first query
@@ -98,7 +100,8 @@ def flash_dense(
                                   places, scale, BLOCK_N, False, STAGES, False)
         mixed, sums, peak = _walk(mixed, sums, peak, block_q, keys, values, kv_column, whole,
                                   high, places, scale, BLOCK_N, True, STAGES, False)
-    results.store([begin, column], (mixed / sums[:, None]).to(out.dtype.element_ty))
+    mixed = (mixed / tl.where(sums == 0.0, 1.0, sums)[:, None]).to(out.dtype.element_ty)
+    results.store([tl.where(there, begin, rows), column], mixed)  # outside: not written
 
 
 def usable(q: Tensor, k: Tensor, v: Tensor, out: Tensor) -> bool:
@@ -127,3 +130,18 @@ def dense(q: Tensor, k: Tensor, v: Tensor, query_starts: Tensor, key_starts: Ten
         config.block_m, config.block_n, dim, causal, config.stages,
         config.copies == "specialised", num_warps=config.warps)
     return out
+
+
+def examples() -> list[Example]:
+    """Typical calls, compiled by the tests for GPUs that are not here."""
+    rows = ("q_row", "k_row", "v_row", "o_row")
+    signature = dict.fromkeys(("q", "k", "v", "out"), "*bf16")
+    signature |= dict.fromkeys(("query_starts", "key_starts"), "*i32")
+    signature |= dict.fromkeys((*rows, "heads", "blocks"), "i32") | {"scale": "fp32"}
+    found = []
+    for specialised, warps in ((False, 8), (True, 4)):
+        constexprs = {"GROUP": 4, "TOGETHER": 8, "BLOCK_M": 128, "BLOCK_N": 128, "DIM": 128,
+                      "CAUSAL": True, "STAGES": 2, "SPECIALISED": specialised}
+        found.append(Example(flash_dense, signature | dict.fromkeys(constexprs, "constexpr"),
+                             constexprs, num_warps=warps, least=(9, 0), aligned=rows))
+    return found

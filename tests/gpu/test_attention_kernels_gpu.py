@@ -91,7 +91,8 @@ def test_flash(shape: many.Shape, dtype: torch.dtype, window: int | None) -> Non
 
 
 @pytest.mark.parametrize("dim", [64, 128])
-@pytest.mark.parametrize("copies", ["threads", "bulk", "specialised"])
+@pytest.mark.parametrize("copies", ["threads", "bulk", pytest.param(
+    "specialised", marks=pytest.mark.xfail(reason="not on every version of Triton"))])
 def test_ways_to_copy_dense_keys_agree(copies: str, dim: int) -> None:
     if copies != "threads" and torch.cuda.get_device_capability() != (9, 0):
         pytest.skip("the bulk copy engine's kernel is for Hopper")

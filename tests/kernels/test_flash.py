@@ -8,7 +8,7 @@ from torch import Tensor
 
 from infero import model as m
 from infero.errors import ParameterError
-from infero.kernels import flash
+from infero.kernels import flash, flash_tma
 from tests.kernels.test_decode import close
 from tests.test_kernels import MIXES, exact, scene
 
@@ -60,6 +60,16 @@ def test_a_sliding_window(window: int) -> None:
 def test_head_dims_and_blocks(shape: Shape) -> None:
     check(shape, torch.float16, [(33, 50), (1, 19), (16, 16)], config=SMALL)
     check(shape, torch.float32, [(20, 33)], 5, config=SMALL, seed=1)
+
+
+@pytest.mark.parametrize("copies", ["bulk", "specialised"])
+def test_keys_through_the_copy_engine(copies: str) -> None:
+    q, k, v, batch = scene(0, [(40, 40), (1, 33), (33, 70)], 4, 2, 64, 16, torch.float16)
+    flat = [torch.cat([t[slots] for slots in batch.context_slots]) for t in (k, v)]
+    out = torch.full_like(q, torch.nan)
+    flash_tma.dense(q, *flat, starts(batch.query_lens), starts(batch.context_lens), 0.125, 40, True,
+                    out, flash.Config(32, 32, copies=copies))
+    close(out, exact(q, k, v, batch, 0.125, None), torch.float16)
 
 
 def test_edges_of_the_tiles() -> None:
