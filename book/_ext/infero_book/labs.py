@@ -44,7 +44,9 @@ def reference_note(app: Sphinx, name: str) -> nodes.container:
                    "reference's. In your notebook it is yours."),
     )  # fmt: skip
     found = pieces.source(name)
-    block = nodes.literal_block(found.code, found.code, language="python")
+    code = "\n\n\n".join(
+        [*(pieces.source(kernel).code for kernel in pieces.kernels(name)), found.code])
+    block = nodes.literal_block(code, code, language="python")
     block["classes"] += ["infero-code"]
     link = pieces.SourceLink("", found.path, path=found.path, first=found.first, last=found.last)
     where = nodes.paragraph("", "", link, classes=["infero-source-line"])

@@ -4,8 +4,8 @@
     ```
 
 The docstring is cut to its first line (`:docstring: full` keeps it, `:docstring: none` drops it).
-A function that a lab has the reader write is folded behind "do Lab 1, exercise 1 first", and so is
-its kernel, the function of the same name with `_kernel` behind it.
+A function that a lab has the reader write is folded behind "do Lab 1, exercise 1 first", and so are
+the Triton kernels that it launches.
 """
 
 from __future__ import annotations
@@ -96,6 +96,31 @@ def table() -> dict[str, Any]:
     return {piece.name: piece for piece in PIECES}
 
 
+def kernels(name: str, root: Path = ROOT) -> list[str]:
+    """Dotted names of the `@triton.jit` functions that a function of infero/ uses, in order."""
+    path, _ = _module(name, root)
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    functions = {n.name: n for n in tree.body if isinstance(n, ast.FunctionDef)}
+    found: set[str] = set()
+    waiting = [name.rpartition(".")[2]]
+    while waiting:
+        node = functions.get(waiting.pop())
+        used = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)} if node else set()
+        new = {u for u in used - found if u in functions and any(
+            ast.unparse(d).startswith("triton.jit") for d in functions[u].decorator_list)}
+        found |= new
+        waiting += new
+    module = name.rpartition(".")[0]
+    return [f"{module}.{each}" for each in functions if each in found]
+
+
+def owner(name: str) -> Any:
+    """The piece whose kernel `name` is, or None."""
+    module = name.rpartition(".")[0]
+    pieces = [row for row in table().values() if row.module == module]
+    return next((row for row in pieces if name in kernels(row.name)), None)
+
+
 class Details(nodes.General, nodes.Element):
     """A folded part of the page; its first child is the summary."""
 
@@ -121,7 +146,7 @@ class PieceDirective(SphinxDirective):
             return [nodes.paragraph("", "", mark)]
         self.env.note_dependency(str(ROOT / found.path))
         block = code_block(self, name, found)
-        row = table().get(name) or table().get(name.removesuffix("_kernel"))
+        row = table().get(name) or owner(name)
         if row is None or "open" in self.options:
             return [block]
         return [folded(f"{name.rpartition('.')[2]}: do {row.label} first, then open", [block])]
