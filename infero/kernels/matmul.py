@@ -43,13 +43,20 @@ def compiled(device: torch.device) -> bool:
     return device.type == "cuda" and not language.INTERPRETED
 
 
-@functools.cache
-def _tickets(device: torch.device) -> Tensor:
+_made: dict[torch.device, Tensor] = {}
+
+
+def _tickets(device: torch.device) -> Tensor | None:
     """Zeros that `matmul_dot.dot` counts finished programs in; it leaves zeros behind.
 
-    Shared by all launches on a device: two streams must not run split products at once.
+    Shared by all launches on a device: two streams must not run split products at once. None while
+    a graph is captured, if there are none yet: they would be the graph's own memory.
     """
-    return torch.zeros(TICKETS, dtype=torch.int32, device=device)
+    if device not in _made:
+        if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+            return None
+        _made[device] = torch.zeros(TICKETS, dtype=torch.int32, device=device)
+    return _made[device]
 
 
 def format_name(weight: formats.Weight) -> str:
@@ -213,13 +220,12 @@ def dot(x: Tensor, weight: formats.Weight, bias: Tensor | None, norm: Tensor | N
     rows = config["rows"]
     grid = (-(-n_out // (rows // 2 if swiglu else rows)), -(-tokens // config["tokens"]),
             config.get("splits", 1))
-    parts = tickets = x
-    if grid[0] * grid[1] > TICKETS:
-        grid = (*grid[:2], 1)
-    if grid[2] > 1:
+    parts, tickets = x, _tickets(x.device) if grid[2] > 1 else None
+    if tickets is None or grid[0] * grid[1] > TICKETS:
+        grid, tickets = (*grid[:2], 1), x
+    else:
         size = grid[0] * grid[1] * grid[2] * (rows + 1) * config["tokens"]
         parts = torch.empty(size, dtype=torch.float32, device=x.device)
-        tickets = _tickets(x.device)
     matmul_dot.dot[grid](
         x, values, scales, zeros, x if x_scales is None else x_scales, x if norm is None else norm,
         x if bias is None else bias, x if residual is None else residual, out, parts, tickets,

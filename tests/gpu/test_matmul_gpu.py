@@ -167,7 +167,7 @@ def test_split_products_in_a_graph_and_without_waiting() -> None:
             graph.replay()
             stream.synchronize()
             assert torch.equal(got, want)  # whichever program finished last
-    assert not matmul._tickets(torch.device("cuda", torch.cuda.current_device())).any()
+    assert not matmul._made[torch.device("cuda", torch.cuda.current_device())].any()
 
 
 def test_a_model_is_rounded_without_doubling_its_memory() -> None:

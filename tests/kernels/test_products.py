@@ -126,7 +126,7 @@ def test_parts_of_k_are_added_in_their_order(splits: int, monkeypatch: pytest.Mo
         for _ in range(2):  # the tickets are zeros again
             check(weight, 5, norm=True, residual=True, bias=True, deterministic=True)
         check(weight, 3, norm=True, swiglu=True)
-    assert not matmul._tickets(torch.device("cpu")).any()
+    assert not matmul._made[torch.device("cpu")].any()
 
 
 def test_deterministic_rows_do_not_depend_on_the_batch() -> None:
