@@ -344,6 +344,13 @@ COMBINE = ("QUERIES", "GROUP", "FEW", "DIM", "WIDE", "BLOCK", "WINDOWED", "PIECE
            "CHUNK", "num_warps")
 
 
+def tunables() -> list[tune.Tunable]:
+    """What `infero tune` may try."""
+    from infero.kernels import attention_tuning
+
+    return attention_tuning.decoding()
+
+
 # ---------------------------------------------------------------- for the compile test
 
 

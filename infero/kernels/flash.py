@@ -132,11 +132,11 @@ def flash_attention(
         if CAUSAL:
             high = tl.minimum(context, farthest + 1)
             whole = tl.minimum(whole, (nearest + 1) // BLOCK_N * BLOCK_N)
-        edge = 0
+        edge, last = 0, tl.maximum(context - 1, 0)  # a padded row has no context: 0 comes out
         if WINDOWED:
             low = tl.maximum(nearest - window + 1, 0) // BLOCK_N * BLOCK_N
             edge = tl.cdiv(tl.maximum(farthest - window + 1, 0), BLOCK_N) * BLOCK_N
-        mixed = _walk(block_q, k, v, table, low, edge, whole, high, context - 1, places, dims,
+        mixed = _walk(block_q, k, v, table, low, edge, whole, high, last, places, dims,
                       scale, window, K_SLOT, V_SLOT, BLOCK_M, BLOCK_N, DIM, WIDE, SHIFT, PAGED,
                       CAUSAL, WINDOWED, PRECISION, STAGES)
         out += row * o_row + head * o_head
@@ -260,6 +260,13 @@ def launch(q: Tensor, k: Tensor, v: Tensor, query_starts: Tensor, key_starts: Te
         k.stride(1), v.stride(1), out.stride(0), out.stride(1), tables.stride(0), scale * LOG2E,
         window or 0, heads, blocks, k.stride(0), v.stride(0), **built)
     return out
+
+
+def tunables() -> list[tune.Tunable]:
+    """What `infero tune` may try."""
+    from infero.kernels import attention_tuning
+
+    return attention_tuning.prefilling()
 
 
 # ---------------------------------------------------------------- for the compile test

@@ -9,7 +9,7 @@ from torch import Tensor
 from infero import model as m
 from infero.errors import ParameterError
 from infero.kernels import flash, flash_tma
-from tests.kernels.test_decode import close
+from tests.kernels.test_decode import close, padded
 from tests.test_kernels import MIXES, exact, scene
 
 Shape = tuple[int, int, int, int]  # heads, KV heads, head dim, block size
@@ -120,6 +120,19 @@ def test_a_rows_bits_do_not_depend_on_the_chunk_or_the_neighbours() -> None:
         got = flash.attention(q[70 - n : 70], k, v, starts([n]), contexts[:1],
                               batch.block_tables[:1], 16, 0.25, longest_query=n, config=SMALL)
         assert torch.equal(got, whole[70 - n : 70])
+
+
+def test_padded_rows_of_a_captured_batch_are_zero() -> None:
+    contexts = [5, 0, 33, 0]
+    q, k, v, batch = padded(contexts, 0, (4, 2, 16, 16), torch.float32)
+    tables = batch.block_tables.clamp(max=0)  # what is left in a padded row is a valid block
+    tables[::2] = batch.block_tables[::2]
+    for window in (None, 4):
+        out = torch.full_like(q, torch.nan)
+        flash.attention(q, k, v, starts([1] * 4), torch.tensor(contexts), tables, 16, 0.25, window,
+                        longest_query=1, out=out, config=SMALL)
+        assert not out[1::2].any()
+        close(out[::2], exact(q[::2], k, v, batch, 0.25, window), torch.float32)
 
 
 def test_no_tokens() -> None:
