@@ -275,7 +275,7 @@ RUNGS: tuple[Rung, ...] = (
     Rung("cache", "KV cache", 7, "only the newest token is computed",
          lambda g: loop_work(g, "float32", True)),
     Rung("dtype", "16-bit weights", 2, "half the bytes to read", dtype_work),
-    Rung("kernels", "fused kernels", 14, "six Triton launches a layer", kernels_work),
+    Rung("kernels", "fused kernels", 13, "six Triton launches a layer", kernels_work),
     Rung("graphs", "CUDA graphs", 16, "one launch a step, the host works ahead", graphs_work),
     Rung("int8", "8-bit weights", 15, "half the bytes again", lambda g: quantized_work(g, "int8")),
     Rung("int4", "4-bit weights", 15, "and again", lambda g: quantized_work(g, "int4")),

@@ -180,7 +180,7 @@ def test_slower_is_reported_as_slower() -> None:
              b.Step(b.RUNGS[3], problem="there is no GPU"), step("batch", 60)]
     text = "\n".join(b.remarks(steps))
     assert "16-bit weights (chapter 2): slower than KV cache, 0.50× its rate." in text
-    assert "fused kernels (chapter 14): there is no GPU." in text
+    assert "fused kernels (chapter 13): there is no GPU." in text
     assert "continuous batching" not in text
     assert b.cells(steps[4], steps[:4], FAST)[2:5] == ["60.0", "3.00×", "6.0×"]
     assert b.cells(steps[3], steps[:3], FAST)[2] == "–"
