@@ -182,32 +182,42 @@ def profiled(r: results.Recorder, name: str, engine: Engine, job: Job, before: i
         torch.cuda.synchronize()
     done = max(stats.steps - first, 1)
     engine.reset()
-    rows = sorted(((e.key[:120], e.count, 1e-6 * device_us(e)) for e in trace.key_averages()),
-                  key=lambda row: -row[2])
-    busy = sum(row[2] for row in rows) / done
+    events = [(e.name, e.time_range.start, e.time_range.end) for e in trace.events()
+              if e.device_type == torch.autograd.DeviceType.CUDA]
+    if not events or not times:
+        print(f"  {name}: the profiler saw nothing", file=sys.stderr)
+        return
+    rows, busy = by_kernel(events, done), covered_us([(a, c) for _, a, c in events]) * 1e-6 / done
     r.value(f"{name}_step_device", busy, unit="s", n=done,
-            note="kernels and copies of a step, by the profiler")
+            note="while a kernel or a copy of a step ran, by the profiler")
     r.value(f"{name}_step_wall", times, unit="s",
             note="steps that only decode, just before, without the profiler")
-    if times:
-        r.value(f"{name}_device_share", busy / statistics.median(times), unit="",
-                note="of a decode step's wall time; what is missing to 1 the device stands idle")
-    r.value(f"{name}_launches", sum(row[1] for row in rows) / done, unit="",
-            note="kernels and copies of a step")
+    r.value(f"{name}_device_share", busy / statistics.median(times), unit="",
+            note="of a decode step's wall time; what is missing to 1 the device stands idle")
+    r.value(f"{name}_launches", len(events) / done, unit="", note="kernels and copies of a step")
     r.table(f"{name}_kernels", [("kernel", ""), ("calls", ""), ("time", "s"), ("share", "")],
-            [[key, count / done, spent / done, spent / done / busy]
-             for key, count, spent in rows[:KERNELS]])
-    if times:
-        print(f"  {name}: a decode step takes {1e3 * statistics.median(times):.2f} ms, the device "
-              f"works for {1e3 * busy:.2f} ms of it", file=sys.stderr, flush=True)
+            [[key, count, spent, spent / busy] for key, count, spent in rows[:KERNELS]])
+    print(f"  {name}: a decode step takes {1e3 * statistics.median(times):.2f} ms, the device "
+          f"works for {1e3 * busy:.2f} ms of it", file=sys.stderr, flush=True)
 
 
-def device_us(event: Any) -> float:
-    """Microseconds on the device of an entry of the profiler, whatever this torch calls them."""
-    for attribute in ("self_device_time_total", "self_cuda_time_total"):
-        if hasattr(event, attribute):
-            return float(getattr(event, attribute))
-    return 0.0
+def covered_us(spans: Sequence[tuple[float, float]]) -> float:
+    """Time in which at least one span runs: kernels may overlap each other's ends."""
+    total, until = 0.0, -math.inf
+    for start, end in sorted(spans):
+        total += max(0.0, end - max(start, until))
+        until = max(until, end)
+    return total
+
+
+def by_kernel(events: Sequence[tuple[str, float, float]], steps: int
+              ) -> list[tuple[str, float, float]]:
+    """(kernel, calls a step, seconds a step), the most expensive first; times in µs."""
+    found: dict[str, list[float]] = {}
+    for key, start, end in events:
+        found.setdefault(key[:120], []).append(end - start)
+    rows = [(key, len(times) / steps, sum(times) * 1e-6 / steps) for key, times in found.items()]
+    return sorted(rows, key=lambda row: -row[2])
 
 
 # ---------------------------------------------------------------- main

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -74,10 +73,12 @@ def test_the_budget_of_a_step_is_at_least_2048(capsys: pytest.CaptureFixture[str
     assert "at least 2048" in capsys.readouterr().err
 
 
-def test_the_profiler_s_time_under_either_name() -> None:
-    assert throughput.device_us(SimpleNamespace(self_device_time_total=3.5)) == 3.5
-    assert throughput.device_us(SimpleNamespace(self_cuda_time_total=2)) == 2
-    assert throughput.device_us(SimpleNamespace()) == 0
+def test_kernels_that_overlap_count_once() -> None:
+    events = [("a", 0.0, 2.0), ("b", 1.0, 3.0), ("a", 5.0, 6.0)]
+    assert throughput.covered_us([(start, end) for _, start, end in events]) == 4
+    assert throughput.covered_us([]) == 0
+    assert throughput.by_kernel(events, 2) == [("a", 1.0, pytest.approx(1.5e-6)),
+                                               ("b", 0.5, pytest.approx(1e-6))]
 
 
 def test_without_a_gpu_they_say_what_measures_here(capsys: pytest.CaptureFixture[str]) -> None:
