@@ -21,6 +21,7 @@ Config = dict[str, Any]
 HALVES = {torch.bfloat16: 1, torch.float16: 2}  # as `matmul_vector` names their pairs
 COUNT = {0: 1, 1: 2, 2: 2, 3: 4, 4: 4, 5: 8}  # numbers a word, by the vector kernel's format
 TICKETS = 1 << 14  # tiles of a split product at most
+ONE = 0x3F800000  # the bits of 1.0 in float32
 PDL = True  # start a kernel while the one before it ends; False to measure what that is worth
 
 
@@ -148,7 +149,7 @@ def vector(x: Tensor, weight: formats.Weight, bias: Tensor | None, norm: Tensor 
     matmul_vector.vector[(programs,)](
         x32, words, scales, zeros, norm32, x if bias is None else bias,
         x if residual is None else residual, out, n_out, k, words.shape[1], groups,
-        n // 2 if swiglu else 0, eps, FORMAT=_vector_format(weight),
+        n // 2 if swiglu else 0, eps, ONE, FORMAT=_vector_format(weight),
         COUNT=COUNT[_vector_format(weight)], GROUP=group, EACH=each, PAIRS=pairs, BLOCK_N=rows,
         BLOCK_W=config["words"], WHOLE=whole,
         ZEROS=isinstance(weight, Int4Weight) and weight.zeros is not None, NORM=norm is not None,

@@ -173,15 +173,20 @@ def _nibble(w, PART: tl.constexpr, ASM: tl.constexpr):
 
 
 @triton.jit
-def _octet(w, PART: tl.constexpr, ASM: tl.constexpr):
-    """int8 number PART of words as 1 + (v + 128) / 32768."""
+def _octet(w, one, PART: tl.constexpr, ASM: tl.constexpr):
+    """int8 number PART of words as 1 + (v + 128) / 32768.
+
+    `one` holds the bits of 1.0 in a register. Were it a constant of the program, the compiler would
+    put it into the instruction and load the other constant, the choice of bytes, each time.
+    """
     t = w ^ -2139062144  # 0x80808080: v + 128 in every byte
     if ASM:
-        code: tl.constexpr = ("prmt.b32 $0, $1, 0x3F800000, 0x7604;" if PART == 0 else
-                              "prmt.b32 $0, $1, 0x3F800000, 0x7614;" if PART == 1 else
-                              "prmt.b32 $0, $1, 0x3F800000, 0x7624;" if PART == 2 else
-                              "prmt.b32 $0, $1, 0x3F800000, 0x7634;")
-        number = tl.inline_asm_elementwise(code, "=f,r", [t], tl.float32, is_pure=True, pack=1)
+        code: tl.constexpr = ("prmt.b32 $0, $1, $2, 0x7604;" if PART == 0 else
+                              "prmt.b32 $0, $1, $2, 0x7614;" if PART == 1 else
+                              "prmt.b32 $0, $1, $2, 0x7624;" if PART == 2 else
+                              "prmt.b32 $0, $1, $2, 0x7634;")
+        number = tl.inline_asm_elementwise(code, "=f,r,r", [t, one],
+                                           tl.float32, is_pure=True, pack=1)
     else:
         bits = ((t >> (8 * PART)) & 0xFF) << 8
         number = (bits | 0x3F800000).to(tl.float32, bitcast=True)
@@ -197,14 +202,14 @@ def _e4m3(w, PART: tl.constexpr):
 
 
 @triton.jit
-def _number(w, PART: tl.constexpr, FORMAT: tl.constexpr, ASM: tl.constexpr):
+def _number(w, one, PART: tl.constexpr, FORMAT: tl.constexpr, ASM: tl.constexpr):
     """Number PART of the words w [rows, words] as float32, in the form that `_dot` undoes."""
     if FORMAT == FP32:
         number = w
     elif FORMAT == INT4:
         number = _nibble(w, PART, ASM)
     elif FORMAT == INT8:
-        number = _octet(w, PART, ASM)
+        number = _octet(w, one, PART, ASM)
     elif FORMAT == FP8:
         number = _e4m3(w, PART)
     else:
@@ -213,7 +218,7 @@ def _number(w, PART: tl.constexpr, FORMAT: tl.constexpr, ASM: tl.constexpr):
 
 
 @triton.jit
-def _dot(w, parts, scale, zero, FORMAT: tl.constexpr, COUNT: tl.constexpr, EACH: tl.constexpr,
+def _dot(w, parts, scale, zero, one, FORMAT: tl.constexpr, COUNT: tl.constexpr, EACH: tl.constexpr,
          ZEROS: tl.constexpr, ASM: tl.constexpr):
     """w [rows, words] times x, summed over the four words of a lane: [rows, words / 4].
 
@@ -228,7 +233,7 @@ def _dot(w, parts, scale, zero, FORMAT: tl.constexpr, COUNT: tl.constexpr, EACH:
         sums = tl.zeros((lanes * 4,), tl.float32)  # the sum of x
         for i in tl.static_range(begin, begin + (2 * EACH if FORMAT == INT4 else COUNT)):
             x = parts[i]
-            part = tl.fma(_number(w, i, FORMAT, ASM), tl.broadcast_to(x[None, :], part.shape),
+            part = tl.fma(_number(w, one, i, FORMAT, ASM), tl.broadcast_to(x[None, :], part.shape),
                           part)
             if ZEROS:
                 ones += x
@@ -296,7 +301,7 @@ def _load(w, scales, zeros, row, word, lane, more, row_words, groups, FORMAT: tl
 
 @triton.jit
 def vector(x, w, scales, zeros, norm, bias, residual, out, n_out, K, row_words, groups, inter, eps,
-           FORMAT: tl.constexpr, COUNT: tl.constexpr, GROUP: tl.constexpr, EACH: tl.constexpr,
+           one, FORMAT: tl.constexpr, COUNT: tl.constexpr, GROUP: tl.constexpr, EACH: tl.constexpr,
            PAIRS: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_W: tl.constexpr,
            WHOLE: tl.constexpr, ZEROS: tl.constexpr, NORM: tl.constexpr, SWIGLU: tl.constexpr,
            BIAS: tl.constexpr, RESIDUAL: tl.constexpr, PDL: tl.constexpr, ASM: tl.constexpr):
@@ -328,7 +333,8 @@ def vector(x, w, scales, zeros, norm, bias, residual, out, n_out, K, row_words, 
             words_ahead, scale_ahead, zero_ahead = _load(
                 w, scales, zeros, next_row, word, lane, more, row_words, groups, FORMAT, GROUP,
                 EACH, ZEROS)
-            y = tl.sum(_dot(words, parts, scale, zero, FORMAT, COUNT, EACH, ZEROS, ASM), 1) * rstd
+            y = tl.sum(_dot(words, parts, scale, zero, one, FORMAT, COUNT, EACH, ZEROS, ASM), 1)
+            y = y * rstd
             _finish(y, row, at, n_out, scales, bias, residual, out, BLOCK_N, FORMAT, SWIGLU,
                     BIAS, RESIDUAL)
             row = next_row
@@ -345,7 +351,7 @@ def vector(x, w, scales, zeros, norm, bias, residual, out, n_out, K, row_words, 
                 GROUP, EACH, ZEROS)
             parts, squares = _read_x(x, norm, at + word, K, FORMAT, COUNT, PAIRS, NORM)
             total += squares
-            acc += _dot(words, parts, scale, zero, FORMAT, COUNT, EACH, ZEROS, ASM)
+            acc += _dot(words, parts, scale, zero, one, FORMAT, COUNT, EACH, ZEROS, ASM)
             words = words_ahead
             scale = scale_ahead
             zero = zero_ahead
@@ -368,7 +374,8 @@ def example(form: int, least: tuple[int, int], *, x: str = "fp16", warps: int = 
     sizes = dict.fromkeys(("n_out", "K", "row_words", "groups", "inter"), "i32")
     signature = {"x": words, "w": words if form == 0 else "*i32", "scales": scales,
                  "zeros": scales, "norm": words, "bias": f"*{x}", "residual": f"*{x}",
-                 "out": f"*{x}", **sizes, "eps": "fp32", **dict.fromkeys(constants, "constexpr")}
+                 "out": f"*{x}", **sizes, "eps": "fp32", "one": "i32",
+                 **dict.fromkeys(constants, "constexpr")}
     return Example(vector, signature, constants, num_warps=warps, least=least,
                    aligned=("n_out", "K", "row_words", "inter"))
 
