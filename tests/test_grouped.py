@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -70,3 +74,14 @@ def test_mixing_returns_to_the_tokens() -> None:
     got = grouped.mix(grouped.grouped_reference(x, weights, routing), routing, gates)
     want = torch.einsum("tk,tkoi,ti->to", gates, weights[picks], x)
     torch.testing.assert_close(got, want)
+
+
+@triton_only
+def test_it_compiles_for_cards_that_are_not_here() -> None:
+    code = ("from infero.kernels import examples\n"
+            "for target in ((8, 0), (9, 0)):\n"
+            "    found = examples.compile_one('infero.grouped', 0, target)\n"
+            "    assert not found.error, found.error\n")
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True,
+                          text=True, env={**os.environ, "TRITON_INTERPRET": "0"})
+    assert done.returncode == 0, done.stderr
