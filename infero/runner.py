@@ -305,8 +305,14 @@ class Runner:
                                    self.model.device)
         batch = Batch(t["positions"], t["slots"], t["tables"], self.block_size,
                       [queries] * stage.bucket)
-        batch.memo["layout"] = forward.Layout(t["contexts"], stage.bucket, queries, splits,
-                                              sources=t["sources"], previous=self.drawn)
+        layout = forward.Layout(t["contexts"], stage.bucket, queries, splits,
+                                sources=t["sources"], previous=self.drawn)
+        if self.options.deterministic:  # as in `forward.leading`; the graph keeps the address
+            starts = torch.arange(stage.bucket + 1, dtype=torch.int32, device=self.model.device)
+            t["query_starts"] = starts * queries
+            layout.few, layout.longer, layout.longest_query = 0, t["contexts"], queries
+            layout.query_starts = t["query_starts"]
+        batch.memo["layout"] = layout
         return batch
 
     def _body(self, ids: Tensor, batch: Batch, rows: SamplingRows, variant: str, out: Tensor
