@@ -26,7 +26,7 @@ from infero.model import Model, random_model
 from infero.runner import Ragged, Runner, Span, pack
 from infero.sampling import SamplingParams
 from tests.conftest import tiny_config
-from tests.engine_tools import alone, check_same, drive
+from tests.engine_tools import alone, captured, check_same, drive
 from tests.test_invariants import rewritten
 
 # ---------------------------------------------------------------- buckets
@@ -369,3 +369,30 @@ def test_below_8_0_products_and_attention_are_pytorchs(
     assert kernels.attends(gpu) == (attends and language.available())
     with kernels.using(kernels="torch"):
         assert not kernels.triton(gpu) and not kernels.attends(gpu)
+
+
+# ---------------------------------------------------------------- the same bits in any company
+
+
+@needs_triton
+def test_deterministic_bits_do_not_depend_on_batch_or_chunks(recorder: None) -> None:
+    """float32, interpreted: contexts of several blocks of keys, cut differently each time."""
+    config = tiny_config(num_layers=1, hidden_size=16, intermediate_size=24, vocab_size=53,
+                         num_heads=4, num_kv_heads=2, head_dim=8, max_context=600)
+    model = random_model(config, seed=3)
+    some = {"a": [5, 9, 3], "b": [(7 * i) % 53 for i in range(150)]}
+    common: dict = dict(deterministic=True, fuse=True, num_blocks=120, block_size=16,
+                        prefix_caching=False, max_num_batched_tokens=512)
+
+    def rows(ids: str, **fields: Any) -> dict[tuple[str, int], torch.Tensor]:
+        engine = engine_of(model, **(common | fields))
+        found = captured(engine)
+        for id in ids:
+            engine.add_request(id, some[id], SamplingParams(temperature=0, max_tokens=2))
+        drive(engine)
+        assert sum(replays(engine).values()) > 0
+        return found
+
+    want = rows("a") | rows("b")
+    got = rows("ab", max_chunk=149)  # the last token of the prompt comes alone
+    assert [key for key in want if not torch.equal(got[key], want[key])] == []
