@@ -185,7 +185,7 @@ def set_rows(host: Host, params: Sequence[SamplingParams], seeds: Sequence[int])
     """Write the parameters of the draw; padding keeps what it holds, its draw is not used."""
     n = len(params)
     host.seeds[:n] = seeds
-    host.top_k[:n] = [p.top_k for p in params]
+    host.top_k[:n] = [min(p.top_k, 2**31 - 1) for p in params]  # any number is allowed there
     host.temperature[:n] = [p.temperature for p in params]
     host.top_p[:n] = [p.top_p for p in params]
     host.min_p[:n] = [p.min_p for p in params]
