@@ -111,7 +111,8 @@ def _combine(partial, sums, out, pieces, o_row, o_head,
     tl.store(where + dims[None, :], mixed.to(out.dtype.element_ty), mask=inside)
 
 
-@triton.jit(do_not_specialize=["t_row", "window", "most", "least"])
+@triton.jit(do_not_specialize=["t_row", "window", "most", "least"],
+            do_not_specialize_on_alignment=["tables", "contexts"])  # views of larger tensors
 def decode_attention(
         q, k, v, tables, contexts, out, partial, sums, tickets, q_row, q_head, k_slot, k_head,
         v_slot, v_head, o_row, o_head, t_row, scale, window, most, least,

@@ -83,7 +83,8 @@ def _walk(q, k, v, table, low, edge, whole, high, last, places, dims, scale, win
     return mixed / tl.where(sums == 0.0, 1.0, sums)[:, None]
 
 
-@triton.jit(do_not_specialize=["t_row", "window", "heads", "blocks"])
+@triton.jit(do_not_specialize=["t_row", "window", "heads", "blocks"],
+            do_not_specialize_on_alignment=["query_starts", "key_starts", "contexts", "tables"])
 def flash_attention(
         q, k, v, out, query_starts, key_starts, contexts, tables, q_row, q_head, k_head, v_head,
         o_row, o_head, t_row, scale, window, heads, blocks,
