@@ -43,8 +43,8 @@ class Sizes:
 
     prompt: int = 128  # of the one request
     new: int = 256
-    slow_new: int = 96  # where the host launches every kernel
-    naive_new: int = 12
+    slow_new: int = 48  # where the host launches every kernel
+    naive_new: int = 8
     runs: int = 3
     requests: int = 128  # of the crowd
     prefix: int = 512  # tokens with which every prompt begins
