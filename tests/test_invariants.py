@@ -72,6 +72,17 @@ ENGINES: dict[str, dict] = {
     "shortest first": {"policy": "sjf", "num_blocks": 20},
     "priorities": {"policy": "priority", "num_blocks": 20, "max_num_batched_tokens": 11},
 }
+#: The same with one switch thrown; on a CPU most of them change nothing.
+SWITCHES: dict[str, dict] = {
+    "run ahead": {"overlap": True},
+    "run ahead, tiny pool, swap": {"overlap": True, "num_blocks": 17, "host_blocks": 64},
+    "in turn": {"overlap": False},
+    "in turn, tiny pool, recompute": {"overlap": False, "num_blocks": 17, "watermark": 0.0},
+    "nothing captured": {"cuda_graphs": False},
+    "one kernel an operation": {"fuse": False},
+    "PyTorch's kernels": {"kernels": "torch"},
+    "deterministic": {"deterministic": True, "max_chunk": 7},
+}
 EVERYWHERE = ("default", "budget of 9", "tiny pool, swap")  # for architectures but the first two
 
 
@@ -122,12 +133,12 @@ def engine_of(model: Model, **fields: Any) -> Engine:
 
 
 @pytest.mark.parametrize(("architecture", "how"), [
-    (architecture, how) for i, architecture in enumerate(ARCHITECTURES) for how in ENGINES
-    if i < 2 or how in EVERYWHERE])
+    (architecture, how) for i, architecture in enumerate(ARCHITECTURES)
+    for how in (*ENGINES, *SWITCHES) if (i < 2 and how in ENGINES) or i < 1 or how in EVERYWHERE])
 def test_greedy_tokens_are_those_of_the_request_alone(architecture: str, how: str, device: str
                                                       ) -> None:
     model, want = model_of(architecture, device), wanted(architecture, device)
-    engine = engine_of(model, **ENGINES[how])
+    engine = engine_of(model, **(ENGINES | SWITCHES)[how])
     for i, (prompt, params) in enumerate(jobs()):
         engine.add_request(f"r{i}", prompt, params, priority=i % 3)
     run = drive(engine)
