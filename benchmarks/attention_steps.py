@@ -60,6 +60,7 @@ def timed(run: Make, copies: int, s: Setting) -> float:
     for i in range(copies):
         run(i)
     torch.cuda.synchronize()
+    torch.cuda.empty_cache()  # a capture cannot take back what earlier calls left
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         for i in range(copies):
@@ -248,7 +249,7 @@ def gathered(p: Paged, scale: float) -> Tensor:
     keys, values = (t.view(-1, BLOCK, *t.shape[1:])[p.tables.long()].flatten(1, 2).transpose(1, 2)
                     for t in (p.k, p.v))
     q = p.q.view(requests, -1, group, p.q.shape[-1])
-    return F.scaled_dot_product_attention(q, keys, values, scale=scale).view_as(p.q)
+    return F.scaled_dot_product_attention(q, keys, values, scale=scale).reshape(p.q.shape)
 
 
 def decoded(way: Callable[..., Tensor], made: Sequence[Paged], scale: float, *rest: int) -> Tensor:
