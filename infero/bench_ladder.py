@@ -325,15 +325,15 @@ def ground_of(limits: Limits, device: torch.device, *, shape: str | None = None,
               source: str | None = None, sizes: Sizes | None = None) -> Ground:
     """What to climb: random weights of a published shape, or a model's own."""
     sizes = sizes or (GPU if device.type == "cuda" else CPU)
-    if shape is not None:
-        offline.shape_config(shape)  # an unknown name fails here, with the names there are
-        return Ground(f"{shape} shape, random weights",
-                      lambda dtype: offline.random_shape(shape, dtype, str(device)), device,
-                      limits, sizes)
     from infero.loading import dtype as dtypes
     from infero.loading import load
 
     best = str(dtypes.choose("auto", device)).removeprefix("torch.")
+    if shape is not None:
+        offline.shape_config(shape)  # an unknown name fails here, with the names there are
+        return Ground(f"{shape} shape, random weights",
+                      lambda dtype: offline.random_shape(shape, dtype, str(device)), device,
+                      limits, sizes, best)
     return Ground(source or "SmolLM2-135M-Instruct",
                   lambda dtype: load(source, dtype=dtype, device=device), device, limits, sizes,
                   best)

@@ -32,6 +32,10 @@ class Limits:
     flops_per_s: dict[torch.dtype, float]
     read_samples: tuple[float, ...] = ()
 
+    def peak(self, dtype: torch.dtype) -> float:
+        """flop/s of products in a dtype; of one that was not measured, the best that was."""
+        return self.flops_per_s.get(dtype) or max(self.flops_per_s.values())
+
     def words(self) -> str:
         rates = ", ".join(f"{rate / 1e12:,.3g} TFLOP/s in {str(dtype).removeprefix('torch.')}"
                           for dtype, rate in self.flops_per_s.items())
@@ -61,7 +65,7 @@ class Work:
     def least_s(self, limits: Limits) -> float:
         """The roofline's time for this work on this machine."""
         return roofline.roofline_time_s(self.flops, self.bytes_moved,
-                                        limits.flops_per_s[self.dtype], limits.read_bytes_per_s)
+                                        limits.peak(self.dtype), limits.read_bytes_per_s)
 
     def limit(self, limits: Limits) -> float:
         """Tokens a second that the roofline allows for the same work."""
@@ -75,10 +79,17 @@ class Work:
 # ---------------------------------------------------------------- limits
 
 
-def measure(device: str | torch.device, dtypes: Sequence[torch.dtype] = (torch.float32,
-            torch.bfloat16), *, small: bool = False) -> Limits:
-    """Read and multiply at full tilt for a few seconds. `small` is for trying it out."""
+def measure(device: str | torch.device, dtypes: Sequence[torch.dtype] | None = None, *,
+            small: bool = False) -> Limits:
+    """Read and multiply at full tilt for a few seconds. `small` is for trying it out.
+
+    dtypes of the products: float32 and the device's fastest, unless given.
+    """
     where = torch.device(device)
+    if dtypes is None:
+        from infero.loading import dtype as choosing
+
+        dtypes = list(dict.fromkeys((torch.float32, choosing.choose("auto", where))))
     gpu = where.type == "cuda"
     size = 2**22 if small else (2 * GiB if gpu else GiB // 4)
     side = 128 if small else (8192 if gpu else 1024)

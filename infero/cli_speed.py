@@ -236,8 +236,9 @@ def _weights(model: str | None, shape: str | None, dtype: str, where: torch.devi
     if shape is None:
         return load_llm(model, dtype, str(where), False, use_cache=False).model
     from infero import bench_throughput as b
+    from infero.loading import dtype as dtypes
 
-    name = "bfloat16" if dtype == "auto" else dtype
+    name = str(dtypes.choose(dtype, where)).removeprefix("torch.") if dtype == "auto" else dtype
     if name not in ("float32", "bfloat16", "float16"):
         raise ParameterError(f"dtype is {dtype!r}; random weights are float32, bfloat16 or "
                              "float16.")

@@ -37,7 +37,10 @@ def ground(**changes: object) -> b.Ground:
 def test_the_limits_of_this_machine() -> None:
     found = limits.measure("cpu", small=True)
     assert found.read_bytes_per_s > 1e6 and min(found.flops_per_s.values()) > 1e6
-    assert "GB/s" in found.words() and "bfloat16" in found.words()
+    assert "GB/s" in found.words() and torch.float32 in found.flops_per_s
+    assert found.peak(torch.float16) == max(found.flops_per_s.values())
+    both = limits.measure("cpu", (torch.float32, torch.bfloat16), small=True)
+    assert both.peak(torch.bfloat16) == both.flops_per_s[torch.bfloat16]
     assert len(found.read_samples) == 3
 
 
