@@ -154,7 +154,7 @@ def vector(x: Tensor, weight: formats.Weight, bias: Tensor | None, norm: Tensor 
         BLOCK_W=config["words"], WHOLE=whole,
         ZEROS=isinstance(weight, Int4Weight) and weight.zeros is not None, NORM=norm is not None,
         SWIGLU=swiglu, BIAS=bias is not None, RESIDUAL=residual is not None, PDL=bool(options),
-        ASM=compiled(x.device), num_warps=config["warps"], **options)
+        ASM=compiled(x.device), WIDE=words.numel() >= 1 << 31, num_warps=config["warps"], **options)
     return True
 
 

@@ -28,28 +28,51 @@ FP32, BF16, FP16, INT8, FP8, INT4 = (tl.constexpr(i) for i in range(6))
 
 
 @triton.jit
-def _row_of(block, n_out, inter, BLOCK_N: tl.constexpr, SWIGLU: tl.constexpr):
-    """The weight's rows of a block of outputs; with SwiGLU half of them are gates, half ups."""
+def _row_of(block, n_out, inter, BLOCK_N: tl.constexpr, SWIGLU: tl.constexpr, WIDE: tl.constexpr):
+    """The weight's rows of a block of outputs; with SwiGLU half of them are gates, half ups.
+
+    WIDE: in 64 bits, for a weight of 2**31 words or more; else addresses cost half as much.
+    """
     r = tl.arange(0, BLOCK_N)
     if SWIGLU:
         half: tl.constexpr = BLOCK_N // 2
         row = tl.minimum(block * half + r % half, n_out - 1) + (r // half) * inter
     else:
         row = tl.minimum(block * BLOCK_N + r, n_out - 1)
-    return row.to(tl.int64)
+    if WIDE:
+        row = row.to(tl.int64)
+    return row
 
 
 @triton.jit
-def _finish(y, row, block, n_out, scales, bias, residual, out, BLOCK_N: tl.constexpr,
+def _beside(row, block, n_out, scales, bias, residual, BLOCK_N: tl.constexpr,
             FORMAT: tl.constexpr, SWIGLU: tl.constexpr, BIAS: tl.constexpr,
             RESIDUAL: tl.constexpr):
+    """Scale, bias and residual of a block's outputs: asked for early, needed in `_finish`."""
+    scale = 1.0
+    offset = 0.0
+    before = 0.0
+    if FORMAT == INT8 or FORMAT == FP8:  # noqa: SIM109
+        scale = tl.load(scales + row)
+    if BIAS:
+        offset = tl.load(bias + row).to(tl.float32)
+    if RESIDUAL:
+        outputs: tl.constexpr = BLOCK_N // 2 if SWIGLU else BLOCK_N
+        column = block * outputs + tl.arange(0, outputs)
+        before = tl.load(residual + column, mask=column < n_out, other=0.0).to(tl.float32)
+    return scale, offset, before
+
+
+@triton.jit
+def _finish(y, block, n_out, beside, out, BLOCK_N: tl.constexpr, FORMAT: tl.constexpr,
+            SWIGLU: tl.constexpr, BIAS: tl.constexpr, RESIDUAL: tl.constexpr):
     """What follows the sum over k: y [BLOCK_N] float32 to its place in `out`."""
     if FORMAT == INT8:
-        y = y * (tl.load(scales + row) * 32768.0)
+        y = y * (beside[0] * 32768.0)
     elif FORMAT == FP8:
-        y = y * tl.load(scales + row)
+        y = y * beside[0]
     if BIAS:
-        y = y + tl.load(bias + row).to(tl.float32)
+        y = y + beside[1]
     if SWIGLU:
         half: tl.constexpr = BLOCK_N // 2
         gate, up = tl.split(tl.permute(tl.reshape(y, (2, half)), (1, 0)))
@@ -57,10 +80,9 @@ def _finish(y, row, block, n_out, scales, bias, residual, out, BLOCK_N: tl.const
         column = block * half + tl.arange(0, half)
     else:
         column = block * BLOCK_N + tl.arange(0, BLOCK_N)
-    inside = column < n_out
     if RESIDUAL:
-        y = y + tl.load(residual + column, mask=inside, other=0.0).to(tl.float32)
-    tl.store(out + column, y.to(out.dtype.element_ty), mask=inside)
+        y = y + beside[2]
+    tl.store(out + column, y.to(out.dtype.element_ty), mask=column < n_out)
 
 
 # ---------------------------------------------------------------- reading x
@@ -121,15 +143,14 @@ def _parts(x, word, K, FORMAT: tl.constexpr, PAIRS: tl.constexpr):
 
 
 @triton.jit
-def _read_x(x, norm, word, K, FORMAT: tl.constexpr, COUNT: tl.constexpr, PAIRS: tl.constexpr,
+def _read_x(x, weights, word, K, FORMAT: tl.constexpr, COUNT: tl.constexpr, PAIRS: tl.constexpr,
             NORM: tl.constexpr):
-    """As `_parts`, times the norm's weight; and the sum of squares before it, [words]."""
+    """As `_parts`, times the norm's `weights`; and the sum of squares before it, [words]."""
     parts = _parts(x, word, K, FORMAT, PAIRS)
     squares = parts[0] * parts[0]
     for i in tl.static_range(1, COUNT):
         squares += parts[i] * parts[i]
     if NORM:
-        weights = _parts(norm, word, K, FORMAT, PAIRS)
         if COUNT == 1:
             parts = (parts[0] * weights[0],)
         elif COUNT == 2:
@@ -304,7 +325,8 @@ def vector(x, w, scales, zeros, norm, bias, residual, out, n_out, K, row_words, 
            one, FORMAT: tl.constexpr, COUNT: tl.constexpr, GROUP: tl.constexpr, EACH: tl.constexpr,
            PAIRS: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_W: tl.constexpr,
            WHOLE: tl.constexpr, ZEROS: tl.constexpr, NORM: tl.constexpr, SWIGLU: tl.constexpr,
-           BIAS: tl.constexpr, RESIDUAL: tl.constexpr, PDL: tl.constexpr, ASM: tl.constexpr):
+           BIAS: tl.constexpr, RESIDUAL: tl.constexpr, PDL: tl.constexpr, ASM: tl.constexpr,
+           WIDE: tl.constexpr):
     """x [K] times w, rows of `row_words` int32 (float32 for FP32) with COUNT numbers each.
 
     WHOLE: BLOCK_W words are a row, x stays in registers, and a program takes every
@@ -316,32 +338,38 @@ def vector(x, w, scales, zeros, norm, bias, residual, out, n_out, K, row_words, 
     step = tl.num_programs(0)
     word = tl.arange(0, BLOCK_W)
     lane = tl.arange(0, BLOCK_W // 4) * 4
-    row = _row_of(block, n_out, inter, BLOCK_N, SWIGLU)
+    row = _row_of(block, n_out, inter, BLOCK_N, SWIGLU, WIDE)
     words, scale, zero = _load(w, scales, zeros, row, word, lane, True, row_words, groups, FORMAT,
                                GROUP, EACH, ZEROS)
+    weights = (0.0, 0.0)
+    if WHOLE and NORM:  # comes from memory, and not from another kernel as x does
+        weights = _parts(norm, word, K, FORMAT, PAIRS)
     if PDL:
         tl.extra.cuda.gdc_launch_dependents()
         tl.extra.cuda.gdc_wait()
     if WHOLE:
-        parts, squares = _read_x(x, norm, word, K, FORMAT, COUNT, PAIRS, NORM)
+        parts, squares = _read_x(x, weights, word, K, FORMAT, COUNT, PAIRS, NORM)
         rstd = 1.0
         if NORM:
             rstd = tl.rsqrt(tl.sum(squares, 0) / K + eps)
         for at in range(block, tl.cdiv(n_out, BLOCK_N // 2 if SWIGLU else BLOCK_N), step):
-            next_row = _row_of(at + step, n_out, inter, BLOCK_N, SWIGLU)
+            next_row = _row_of(at + step, n_out, inter, BLOCK_N, SWIGLU, WIDE)
+            beside = _beside(row, at, n_out, scales, bias, residual, BLOCK_N, FORMAT, SWIGLU,
+                             BIAS, RESIDUAL)
             more = (at + step) * (BLOCK_N // 2 if SWIGLU else BLOCK_N) < n_out
             words_ahead, scale_ahead, zero_ahead = _load(
                 w, scales, zeros, next_row, word, lane, more, row_words, groups, FORMAT, GROUP,
                 EACH, ZEROS)
             y = tl.sum(_dot(words, parts, scale, zero, one, FORMAT, COUNT, EACH, ZEROS, ASM), 1)
             y = y * rstd
-            _finish(y, row, at, n_out, scales, bias, residual, out, BLOCK_N, FORMAT, SWIGLU,
-                    BIAS, RESIDUAL)
+            _finish(y, at, n_out, beside, out, BLOCK_N, FORMAT, SWIGLU, BIAS, RESIDUAL)
             row = next_row
             words = words_ahead
             scale = scale_ahead
             zero = zero_ahead
     else:
+        beside = _beside(row, block, n_out, scales, bias, residual, BLOCK_N, FORMAT, SWIGLU, BIAS,
+                         RESIDUAL)
         acc = tl.zeros((BLOCK_N, BLOCK_W // 4), tl.float32)
         total = tl.zeros((BLOCK_W,), tl.float32)
         for at in range(0, row_words, BLOCK_W):
@@ -349,7 +377,11 @@ def vector(x, w, scales, zeros, norm, bias, residual, out, n_out, K, row_words, 
             words_ahead, scale_ahead, zero_ahead = _load(
                 w, scales, zeros, row, ahead + word, ahead + lane, True, row_words, groups, FORMAT,
                 GROUP, EACH, ZEROS)
-            parts, squares = _read_x(x, norm, at + word, K, FORMAT, COUNT, PAIRS, NORM)
+            if NORM:
+                factors = _parts(norm, at + word, K, FORMAT, PAIRS)
+            else:
+                factors = weights
+            parts, squares = _read_x(x, factors, at + word, K, FORMAT, COUNT, PAIRS, NORM)
             total += squares
             acc += _dot(words, parts, scale, zero, one, FORMAT, COUNT, EACH, ZEROS, ASM)
             words = words_ahead
@@ -358,8 +390,7 @@ def vector(x, w, scales, zeros, norm, bias, residual, out, n_out, K, row_words, 
         y = tl.sum(acc, 1)
         if NORM:
             y = y * tl.rsqrt(tl.sum(total, 0) / K + eps)
-        _finish(y, row, block, n_out, scales, bias, residual, out, BLOCK_N, FORMAT, SWIGLU,
-                BIAS, RESIDUAL)
+        _finish(y, block, n_out, beside, out, BLOCK_N, FORMAT, SWIGLU, BIAS, RESIDUAL)
 
 
 def example(form: int, least: tuple[int, int], *, x: str = "fp16", warps: int = 4,
@@ -368,7 +399,7 @@ def example(form: int, least: tuple[int, int], *, x: str = "fp16", warps: int = 
     constants = {"FORMAT": form, "COUNT": (1, 2, 2, 4, 4, 8)[form], "GROUP": 128, "EACH": 4,
                  "PAIRS": {"bf16": 1, "fp16": 2, "fp32": 0}[x], "BLOCK_N": 8, "BLOCK_W": 512,
                  "WHOLE": True, "ZEROS": False, "NORM": False, "SWIGLU": False, "BIAS": False,
-                 "RESIDUAL": False, "PDL": False, "ASM": True, **chosen}
+                 "RESIDUAL": False, "PDL": False, "ASM": True, "WIDE": False, **chosen}
     words = f"*{x}" if x == "fp32" else "*i32"
     scales = f"*{x}" if form == 5 else "*fp32"
     sizes = dict.fromkeys(("n_out", "K", "row_words", "groups", "inter"), "i32")
