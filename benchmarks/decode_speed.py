@@ -23,6 +23,7 @@ from dataclasses import dataclass
 
 import torch
 
+from benchmarks import partial
 from benchmarks.chapter01 import SMOKE
 from infero import bench_limits, bench_throughput, results
 from infero.llm import LLM
@@ -144,6 +145,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             except Exception:  # one case must not cost the others
                 traceback.print_exc()
                 failed.append(case.name)
+            partial.save(r, argv, args.out, args.device)
             released(args.device)
     if failed:
         print(f"These failed, find out why: {', '.join(failed)}", file=sys.stderr)

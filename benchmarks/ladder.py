@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from benchmarks import partial
 from infero import bench_ladder, bench_limits, bench_throughput, results
 from infero.bench_ladder import Ground, Step
 from infero.bench_limits import Limits
@@ -119,6 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             record(r, name, steps, limits)
             r.value(f"{name}_time", time.perf_counter() - begun_s, unit="s",
                     note="to climb the whole ladder, weights and warm-up included")
+            partial.save(r, argv, args.out, args.device)
     if failed:
         print(f"These rungs failed, find out why: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0

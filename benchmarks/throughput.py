@@ -27,6 +27,7 @@ from typing import Any
 
 import torch
 
+from benchmarks import partial
 from benchmarks.chapter01 import SMOKE
 from infero import bench_limits, results
 from infero import bench_throughput as b
@@ -261,6 +262,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 except Exception:  # one model must not cost the others
                     traceback.print_exc()
                     failed.append(name)
+                partial.save(r, argv, args.out, args.device)
                 released(device)
             del model
             released(device)

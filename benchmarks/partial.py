@@ -1,0 +1,14 @@
+"""Results of a program that is not done yet, so that its end does not cost what it has measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from infero import results
+
+
+def save(r: results.Recorder, argv: Sequence[str] | None, out: str | None, device: str) -> None:
+    """Write what was recorded until now; the program's last writing replaces it."""
+    with results.record(r.name, argv=argv, out=out, device=device) as now:
+        now.values |= r.values
+        now.tables |= r.tables
