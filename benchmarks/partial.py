@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from infero import results
+from infero.results import Recorder, record
 
 
-def save(r: results.Recorder, argv: Sequence[str] | None, out: str | None, device: str) -> None:
+def save(r: Recorder, argv: Sequence[str] | None, out: str | None, device: str) -> None:
     """Write what was recorded until now; the program's last writing replaces it."""
-    with results.record(r.name, argv=argv, out=out, device=device) as now:
+    with record(r.name, argv=argv, out=out, device=device) as now:
         now.values |= r.values
         now.tables |= r.tables
