@@ -85,9 +85,6 @@ def _finish(y, block, n_out, beside, out, BLOCK_N: tl.constexpr, FORMAT: tl.cons
     tl.store(out + column, y.to(out.dtype.element_ty), mask=column < n_out)
 
 
-# ---------------------------------------------------------------- reading x
-
-
 @triton.jit
 def _pair(x, pair, K, PAIRS: tl.constexpr):
     """Elements 2 * pair and 2 * pair + 1 of x [K], as float32.
@@ -315,9 +312,6 @@ def _load(w, scales, zeros, row, word, lane, more, row_words, groups, FORMAT: tl
         if ZEROS:
             zero = _tables(zeros, row, lane, inside, groups, GROUP, EACH)
     return words, scale, zero
-
-
-# ---------------------------------------------------------------- the kernel
 
 
 @triton.jit
