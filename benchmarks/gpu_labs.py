@@ -24,6 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import partial
 from infero import results
 from infero.lab import cells
 
@@ -207,6 +208,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 r.value(f"lab{lab}_time", seconds, unit="s",
                         note="every code cell, exercises solved, process start included")
                 r.value(f"lab{lab}_cells", count, unit="")
+                partial.save(r, argv, args.out, args.device)
     return 1 if problems else 0
 
 
