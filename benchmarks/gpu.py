@@ -60,7 +60,7 @@ STEPS: tuple[Step, ...] = (
          "the products of a decode step in four formats, beside cuBLAS", minutes=3),
     Step("elementwise_kernels", "benchmarks.elementwise_kernels", 13,
          "norms, SiLU·mul, RoPE against a copy; draws without a sort", minutes=2),
-    Step("sanitizer", "benchmarks.sanitizer", 13, "every kernel under compute-sanitizer", minutes=3),
+    Step("sanitizer", "benchmarks.sanitizer", 13, "every kernel in compute-sanitizer", minutes=3),
     Step("launches", "benchmarks.launches", 16, "what a launch costs, what a step is made of"),
     Step("ablation", "benchmarks.ablation", 16, "the engine with one switch off at a time"),
     Step("labs", "benchmarks.gpu_labs", 13, "labs 13 to 16, every cell, exercises solved",
