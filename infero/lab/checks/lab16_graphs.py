@@ -32,7 +32,7 @@ def _used(draw: random.Random, bucket: int, width: int) -> Buffers:
             for _ in FIELDS]
     tables = np.array([[draw.randrange(100, 200) for _ in range(width)] for _ in range(bucket)],
                       dtype=np.int32)
-    return Buffers(*rows, tables)
+    return Buffers(*[*rows, tables])
 
 
 def _step(draw: random.Random, n: int, width: int, pending: float) -> tuple[Ragged, list[Any]]:
