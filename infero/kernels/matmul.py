@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from infero import tune
-from infero.kernels import formats, language, matmul_dot, matmul_vector
+from infero.kernels import formats, language, matmul_dot, matmul_vector, overlap
 from infero.kernels.formats import Fp8Weight, Int4Weight, Int8Weight
 
 Config = dict[str, Any]
@@ -33,10 +33,9 @@ def processors(device: torch.device) -> int:
     return int(torch.cuda.get_device_properties(device).multi_processor_count)
 
 
-@functools.cache
 def overlaps(device: torch.device) -> bool:
     """Whether a kernel can be started before the one before it has ended (PDL)."""
-    return language.capability(device) >= (9, 0)
+    return PDL and bool(overlap.options(device)["PDL"])
 
 
 def compiled(device: torch.device) -> bool:
@@ -145,7 +144,7 @@ def vector(x: Tensor, weight: formats.Weight, bias: Tensor | None, norm: Tensor 
     if whole:
         most = config["programs"] * processors(x.device)
         programs = -(-blocks // -(-blocks // most))
-    options = {"launch_pdl": True} if PDL and overlaps(x.device) else {}
+    options = {"launch_pdl": True} if overlaps(x.device) else {}
     matmul_vector.vector[(programs,)](
         x32, words, scales, zeros, norm32, x if bias is None else bias,
         x if residual is None else residual, out, n_out, k, words.shape[1], groups,
