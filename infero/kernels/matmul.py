@@ -133,7 +133,8 @@ def vector(x: Tensor, weight: formats.Weight, bias: Tensor | None, norm: Tensor 
         return False
     config = config or vector_config(weight, swiglu)
     rows, whole = config["rows"], config["whole"]
-    pairs = HALVES.get(x.dtype, 0) if k % 2 == 0 else 0
+    alike = norm is None or norm.dtype == x.dtype
+    pairs = HALVES.get(x.dtype, 0) if k % 2 == 0 and alike else 0
     if not pairs and _vector_format(weight) in (1, 2):
         return False
     x32 = x.view(torch.int32) if pairs else x
