@@ -218,11 +218,17 @@ def _rebind(piece: Piece, function: Callable[..., Any]) -> None:
 def _piece_of(function: Callable[..., Any] | str) -> Piece:
     """The piece that a function of the notebook is meant to be."""
     if isinstance(function, str):
-        return pieces.find(function)
+        return _named(function)
     name = getattr(function, "__name__", type(function).__name__)
     cell = cells.latest(name)
     if cell is not None:
         return pieces.find(cell)
+    home = f"{getattr(function, '__module__', '')}.{name}"  # the engine's own says where it lives
+    return _named(home if any(piece.name == home for piece in pieces.PIECES) else name)
+
+
+def _named(name: str) -> Piece:
+    """The piece of this name; a short one means this lab's, where several labs have it."""
     in_lab = [piece for piece in pieces.PIECES if piece.attribute == name and piece.lab == _lab]
     return in_lab[0] if in_lab else pieces.find(name)
 
@@ -249,7 +255,7 @@ def _plain(code: Any, part: str) -> list[str]:
 
 def uninstall(name: str | None = None) -> None:
     """Put the engine's own function back in the place of one piece, or of all (files stay)."""
-    names = swap.uninstall(pieces.find(name).name if name else None)
+    names = swap.uninstall(_named(name).name if name else None)
     what = ", ".join(names) if names else "nothing was yours"
     Card("info", "Back to the reference", [f"{what}."]).show()
 

@@ -195,8 +195,8 @@ def test_the_grading_seed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_try_out() -> None:
     from infero.model import rms_norm
 
-    assert try_out("rms_norm", rms_norm) is None
-    found = try_out("rms_norm", lambda x, weight, eps: rms_norm(x, weight, 0.0))
+    assert try_out("model.rms_norm", rms_norm) is None
+    found = try_out("model.rms_norm", lambda x, weight, eps: rms_norm(x, weight, 0.0))
     assert found is not None
     assert found.key == "missing-eps"
 
@@ -261,7 +261,7 @@ def test_cells(text: str, key: str, words: str) -> None:
     "    import infero.model\n    return infero.model.rms_norm(x, weight, eps)\n",
     "    from infero import model\n    return getattr(model, 'rms_' + 'norm')(x, weight, eps)\n",
     "    import sys\n    return sys.modules['infero.model'].rms_norm(x, weight, eps)\n",
-    "    from infero.lab import swap\n    return swap.reference('rms_norm')(x, weight, eps)\n",
+    "    from infero.lab import swap\n    return swap.reference('model.rms_norm')(x, weight, eps)\n",
     "    from infero.lab import swap\n"
     "    return swap._references['infero.model.rms_norm'](x, weight, eps)\n",
     "    import importlib, infero.model as m\n"
@@ -309,7 +309,7 @@ def swiglu(gate, up):
     model.rms_norm(gate, torch.ones(gate.shape[-1], dtype=gate.dtype), 1e-5)
     return gate * torch.sigmoid(gate) * up
 """
-    assert outcome_of(text, pieces.find("swiglu")) is None
+    assert outcome_of(text, pieces.find("model.swiglu")) is None
 
 
 def test_an_endless_loop_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
