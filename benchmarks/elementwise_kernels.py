@@ -27,6 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks import partial
 from benchmarks.limits import GiB, copy_samples, samples_s
 from infero import results, sampling
 from infero.kernels import activations, norms, rotary, sampler, torch_ops
@@ -206,7 +207,7 @@ def parameters(count: int, fields: dict[str, float], device: str) -> SamplingRow
                         torch.arange(count, device=device), full("position", 77, torch.int64))
 
 
-def draws(r: results.Recorder, small: bool, device: str) -> None:
+def draws(r: results.Recorder, small: bool, device: str, save: Callable[[], None]) -> None:
     """Seconds of one draw of all rows, and how many tokens the two ways agree on."""
     table: list[list[object]] = []
     for count, vocab in ((3, 300),) if small else DRAWS:
@@ -225,9 +226,10 @@ def draws(r: results.Recorder, small: bool, device: str) -> None:
                     key = f"sample_{count}_{name}_{shape}"
                     r.value(key, seconds[0], unit="s")
                     r.value(f"{key}_torch", seconds[1], unit="s", note="with sorts, eagerly")
-    r.table("draws", rows=table, columns=[
-        ("rows", ""), ("vocabulary", ""), ("logits", ""), ("filter", ""), ("engine", "s"),
-        ("torch", "s"), ("same tokens", "")])
+            r.table("draws", rows=table, columns=[
+                ("rows", ""), ("vocabulary", ""), ("logits", ""), ("filter", ""), ("engine", "s"),
+                ("torch", "s"), ("same tokens", "")])
+            save()
 
 
 def draw_times(logits: list[Tensor], rows: SamplingRows, variant: str, out: Tensor,
@@ -246,8 +248,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     device = "cpu" if INTERPRETED else "cuda"
     torch.manual_seed(0)
     with results.record("elementwise_kernels", argv=argv, out=args.out, device=device) as r:
+        def save() -> None:
+            partial.save(r, argv, args.out, device)
+
         elementwise(r, args.smoke, device)
-        draws(r, args.smoke, device)
+        save()
+        draws(r, args.smoke, device, save)
 
 
 if __name__ == "__main__":
