@@ -11,7 +11,17 @@ import torch
 pytest.importorskip("triton")
 
 from infero.kernels.steps import elementwise
-from infero.lab import candidate, examine, kernels, mode, pieces, saved, swap, triton_cells
+from infero.lab import (
+    candidate,
+    examine,
+    kernels,
+    mode,
+    pieces,
+    rehearsal,
+    saved,
+    swap,
+    triton_cells,
+)
 from infero.lab.tripwire import Tripwire
 
 NAME = "infero.kernels.steps.elementwise.rms_norm"
@@ -154,3 +164,12 @@ def test_saved_moved_and_installed(learner: Path) -> None:
 
 def test_the_header_offers_no_kernel() -> None:
     assert "rms_norm_kernel" not in candidate.header(PIECE, GOOD[len(KERNEL):])
+
+
+def test_a_gpu_s_cell_is_rehearsed_in_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What happens first where kernels are compiled: the same words, and the process lives."""
+    monkeypatch.setattr(rehearsal, "needed", lambda piece: True)
+    mistake = examine.text(PIECE, changed(" * w, mask=inside)", " * w)")).mistake
+    assert mistake is not None
+    assert (mistake.key, "writes outside `out`" in mistake.words) == ("out-of-bounds", True)
+    assert rehearsal.rehearse(PIECE, GOOD) is None
