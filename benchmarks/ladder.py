@@ -64,14 +64,15 @@ def record(r: results.Recorder, name: str, steps: Sequence[Step], limits: Limits
     r.table(name, COLUMNS, rows)
 
 
-def climbed(ground: Ground) -> list[Step]:
-    """All rungs, said aloud as they come."""
+def climbed(ground: Ground, save: Callable[[list[Step]], None]) -> list[Step]:
+    """All rungs, said aloud and saved as they come."""
     steps: list[Step] = []
     for step in bench_ladder.climb(ground):
         row = bench_ladder.cells(step, steps, ground.limits)
         print(f"  {row[0]:<20} {'   '.join(row[2:]) if step.found else step.problem}",
               file=sys.stderr, flush=True)
         steps.append(step)
+        save(steps)
     return steps
 
 
@@ -115,12 +116,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name, make in grounds(args, limits):
             begun_s = time.perf_counter()
             print(name, file=sys.stderr)
-            steps = climbed(make())
+
+            def save(steps: list[Step], name: str = name) -> None:
+                record(r, name, steps, limits)
+                partial.save(r, argv, args.out, args.device)
+
+            steps = climbed(make(), save)
             failed += [f"{name}: {step.rung.key}" for step in steps if step.failed]
-            record(r, name, steps, limits)
             r.value(f"{name}_time", time.perf_counter() - begun_s, unit="s",
                     note="to climb the whole ladder, weights and warm-up included")
-            partial.save(r, argv, args.out, args.device)
     if failed:
         print(f"These rungs failed, find out why: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0
