@@ -124,7 +124,7 @@ def variants() -> list[Decode]:
     alone = Decode("1x64k", 1, 65_536, 32, 8)
     cut = decode.Config(least=256)
     return [dataclasses.replace(full, config=decode.Config(64, 4, 3)),
-            dataclasses.replace(full, config=decode.Config(32, 2, 3)), full,
+            dataclasses.replace(full, config=decode.Config(64, 2, 3)), full,
             dataclasses.replace(full, splits=4, config=cut),
             dataclasses.replace(full, splits=4, config=dataclasses.replace(cut, ticket=False)),
             dataclasses.replace(full, splits=4, deterministic=True),

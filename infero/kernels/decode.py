@@ -200,7 +200,7 @@ def decode_combine(
 class Config:
     """How the kernel is built for one class of shapes."""
 
-    block: int = 64  # keys a step of the loop
+    block: int = 32  # keys a step of the loop
     warps: int = 2
     stages: int = 3  # steps whose keys are in flight
     least: int = 0  # keys a piece at least; 0: by how many programs there are
@@ -211,7 +211,7 @@ class Config:
 def default(wide: int, itemsize: int) -> Config:
     """A sound configuration for head dims up to `wide` and elements of `itemsize` bytes."""
     if itemsize == 4 or wide > 128:
-        return Config(block=32, warps=4, stages=2)
+        return Config(warps=4, stages=2)
     return Config()
 
 
