@@ -79,6 +79,7 @@ def need_ipython() -> None:
     except ImportError:
         shell, display = types.ModuleType("IPython"), types.ModuleType("IPython.display")
         shell.get_ipython = lambda: None  # type: ignore[attr-defined]
+        shell.version_info = (9, 0, 0)  # type: ignore[attr-defined]  # matplotlib asks for it
         for name in ("display", "HTML", "Markdown", "SVG"):
             setattr(display, name, print)
         shell.display = display  # type: ignore[attr-defined]

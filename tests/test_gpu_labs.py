@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -21,12 +22,22 @@ def notebook(path: Path, *sources: str) -> Path:
     return path
 
 
-def run(path: Path) -> subprocess.CompletedProcess[str]:
-    import os
+def run(path: Path, *hidden: str) -> subprocess.CompletedProcess[str]:
+    """Run a notebook in a process in which the modules `hidden` cannot be imported."""
+    block = f"""
+import sys
 
-    return subprocess.run([sys.executable, "-m", "benchmarks.gpu_labs", "--one", str(path)],
-                          cwd=ROOT, capture_output=True, text=True,
-                          env=os.environ | {"INFERO_LAB": "solutions"})
+class Hidden:
+    def find_spec(self, name, *_):
+        if name.partition(".")[0] in {hidden!r}:
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Hidden())
+from benchmarks import gpu_labs
+sys.exit(gpu_labs.main(["--one", {str(path)!r}]))
+"""
+    return subprocess.run([sys.executable, "-c", block], cwd=ROOT, capture_output=True, text=True,
+                          env=os.environ | {"INFERO_LAB": "solutions", "MPLBACKEND": "agg"})
 
 
 def test_cells_share_a_namespace_and_exercises_are_the_reference(tmp_path: Path) -> None:
@@ -41,6 +52,18 @@ def test_cells_share_a_namespace_and_exercises_are_the_reference(tmp_path: Path)
     done = run(path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["7", "True", "cells 5"]
+
+
+def test_without_ipython_cells_display_and_draw(tmp_path: Path) -> None:
+    path = notebook(
+        tmp_path / "03_x.ipynb", "from infero import lab\nimport matplotlib.pyplot as plt",
+        "figure, ax = plt.subplots()\nax.plot([1, 2])\nplt.show()",
+        "from IPython.display import display\ndisplay('shown')",
+        "from infero.lab.render import Card\nCard('info', 'a title', ['words']).show()")
+    hidden = ("IPython", "ipykernel", "nbformat", "nbclient", "nbval", "matplotlib_inline")
+    done = run(path, *hidden)
+    assert done.returncode == 0, done.stderr
+    assert "shown" in done.stdout and "a title" in done.stdout and "cells 4" in done.stdout
 
 
 def test_a_cell_that_raises_is_named(tmp_path: Path) -> None:

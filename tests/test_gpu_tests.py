@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
-
-import pytest
 
 from benchmarks import gpu_tests as g
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 8])
-def test_every_test_is_run_once_and_functions_stay_whole(count: int) -> None:
+def test_every_test_is_in_one_group_of_one_function() -> None:
     names = [f"a.py::test_{f}[{i}]" for f in range(9) for i in range(f + 1)] + ["b.py::test_x"]
-    hands = [g.share(names, i, count) for i in range(count)]
-    assert sorted(place for hand in hands for place in hand) == list(range(len(names)))
-    most = -(-len(names) // count)
-    assert max(map(len, hands)) <= 2 * most
-    for f in range(9):
-        places = {i for i, name in enumerate(names) if name.startswith(f"a.py::test_{f}[")}
-        if len(places) <= most:
-            assert sum(bool(places & hand) for hand in hands) == 1
+    groups = g.groups_of(names)
+    assert sorted(place for group in groups for place in group) == list(range(len(names)))
+    assert max(map(len, groups)) <= g.GROUP
+    for group in groups:
+        assert len({names[place].partition("[")[0] for place in group}) == 1
+    assert names[groups[0][0]].startswith("a.py::test_8")  # the largest function first
+
+
+def test_processes_that_take_turns_share_everything(tmp_path: Path) -> None:
+    names = [f"a.py::test_{f}[{i}]" for f in range(3) for i in range(7)]
+    one, two = g.claimed(names, tmp_path), g.claimed(names, tmp_path)
+    taken = [next(one), next(two), *one, *two]
+    assert sorted(taken) == list(range(len(names)))
+    assert list(g.claimed(names, tmp_path)) == []
 
 
 def test_totals_are_summed() -> None:
@@ -41,8 +45,23 @@ def test_two_processes_run_what_one_would(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
     assert "6 passed in" in done.stdout and "2 processes" in done.stdout
+    assert done.stdout.count("process ") >= 2
     (tmp_path / "test_some.py").write_text("def test_bad(): assert 1 == 2\n")
     done = subprocess.run(command, cwd=root, capture_output=True, text=True)
     assert done.returncode == 1 and "assert 1 == 2" in done.stdout
     (tmp_path / "test_some.py").write_text("x = 1\n")
     assert subprocess.run(command, cwd=root, capture_output=True).returncode == g.NOTHING
+
+
+def test_when_time_is_up_it_says_how_far_it_came(tmp_path: Path) -> None:
+    (tmp_path / "test_slow.py").write_text(
+        "import time\n\ndef test_quick(): pass\n\ndef test_slow(): time.sleep(60)\n")
+    root = Path(g.__file__).resolve().parent.parent
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.gpu_tests", "--processes", "1", "--", str(tmp_path),
+         "--rootdir", str(tmp_path)], cwd=root, stdout=subprocess.PIPE, text=True)
+    time.sleep(6)
+    process.terminate()
+    out, _ = process.communicate(timeout=20)
+    assert process.returncode == 124
+    assert "process 0 did not end" in out and "1 of them stopped" in out
