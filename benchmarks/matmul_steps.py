@@ -2,7 +2,7 @@
 
     python -m benchmarks.matmul_steps [--smoke] [--out DIR]
 
-Weights have the shapes of Llama-3-8B's layers and random values; several copies of each are used in
+The weight has the shape of Llama-3-8B's gate and up and random values. Several copies are used in
 turn, so that every launch reads its weight from memory and not from L2. Launches are timed inside a
 CUDA graph. Kernels are compiled by several processes first: a variant takes seconds. Chapter 15 and
 lab 15 quote and draw the results.
@@ -18,7 +18,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -28,10 +27,10 @@ from infero import grouped, results
 from infero.kernels import formats, products
 from infero.kernels.steps import matmul as steps
 
-SHAPES = ((28_672, 4096), (6144, 4096), (4096, 14_336))  # the first is swept
-TOKENS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+SHAPE = (28_672, 4096)
+TOKENS = (1, 16, 64, 128)
 GROUP = 128
-KINDS = {"bf16": 16.0, "v1": 4.5, "v2": 4.5, "v3": 4.5, "v4": 4.5, "v5": 4.5, "int8": 8.0,
+KINDS = {"bf16": 16.0, "v1": 4.5, "v2": 4.5, "v3": 4.5, "v4": 4.5, "int8": 8.0,
          "engine_int4": 4.125, "engine_int8": 8.0}  # bits a weight; the lab's tables are float32
 EXPERTS = (64, 6, 2816, 2048)  # experts, choices a token, out, in
 FEW = {"v1": 16, "int8": 16}  # kernels that read the weight for every token
@@ -67,7 +66,7 @@ def product(kind: str, x: Tensor, w: Weights) -> Tensor:
     if kind.startswith("engine"):
         return products.linear(x, w.int8 if kind == "engine_int8" else w.int4)
     version = {"v1": steps.int4_matvec, "v2": steps.int4_matmul, "v3": steps.int4_once,
-               "v4": steps.int4_planes, "v5": steps.int4_split}[kind]
+               "v4": steps.int4_split}[kind]
     return version(x, w.lab.words, w.lab.scales, w.lab.zeros)
 
 
@@ -141,11 +140,11 @@ def sweep(r: results.Recorder, w: list[Weights], device: str, tokens: Sequence[i
                 r.value(f"{kind}_rate", [out * inner * bits / 8 / t for t in found], unit="byte/s",
                         note=f"weight bytes, {out} x {inner}, one token")
     base = times["bf16"]
-    for kind in ("int8", "v1", "v2", "v3", "v4", "v5", "engine_int4", "engine_int8"):
+    for kind in ("int8", "v1", "v2", "v3", "v4", "engine_int4", "engine_int8"):
         for n in (1, 16, 64):
             if n in times[kind]:
                 r.value(f"{kind}_gain_m{n}", base[n] / times[kind][n], unit="")
-    for kind in ("v2", "v3", "v4", "v5", "engine_int4"):
+    for kind in ("v2", "v3", "v4", "engine_int4"):
         slower = [n for n in tokens if times[kind][n] >= base[n]]
         r.value(f"{kind}_crossover", min(slower, default=2 * max(tokens)), unit="token",
                 note="fewest measured tokens at which bf16 is as fast; twice the sweep: none")
@@ -154,28 +153,12 @@ def sweep(r: results.Recorder, w: list[Weights], device: str, tokens: Sequence[i
             [[n, *(times[kind][n] for kind in columns)] for n in tokens])
 
 
-def one_token(r: results.Recorder, shapes: Sequence[tuple[int, int]], dtype: torch.dtype,
-              device: str) -> None:
-    """Rates at one token on the other shapes."""
-    rows = []
-    for out, inner in shapes:
-        copies = max(2, min(12, (160 << 20) // (out * inner // 2)))
-        w = [Weights.random(out, inner, dtype, device) for _ in range(copies)]
-        x = torch.randn(1, inner, device=device, dtype=dtype)
-        check(w[0], torch.randn(3, inner, device=device, dtype=dtype))
-        rates = [out * inner * bits / 8 / statistics.median(
-            seconds(of_kind(kind, x, w), copies, device))
-            for kind, bits in KINDS.items()]
-        rows.append([out, inner, *rates])
-    r.table("one_token", [("out", ""), ("in", ""), *((k, "byte/s") for k in KINDS)], rows)
-
-
 def prefill(r: results.Recorder, w: Weights, device: str, tokens: int) -> None:
     """Many tokens: the fused kernel, and the weight unpacked first for cuBLAS."""
     x = torch.randn(tokens, w.dense.shape[1], device=device, dtype=w.dense.dtype)
     ways: dict[str, Callable[[int], object]] = {
         "prefill_bf16": lambda i: F.linear(x, w.dense),
-        "prefill_step": lambda i: product("v4", x, w),
+        "prefill_v4": lambda i: product("v4", x, w),
         "prefill_engine": lambda i: products.linear(x, w.int4),
         "prefill_unpacking": lambda i: steps.dequantize(w.lab, x.dtype),
     }
@@ -230,9 +213,9 @@ def compile_part(part: Sequence[tuple[str, int]]) -> None:
                 x = torch.zeros(n, EXPERTS[3], device="cuda", dtype=torch.bfloat16)
                 grouped.grouped_matmul(x, x.new_zeros(1, EXPERTS[2], EXPERTS[3]), routing)
                 continue
-            for out, inner in SHAPES if kind.startswith("engine") else [(128, 512)]:
-                w = Weights.random(out, inner, torch.bfloat16, "cuda")
-                product(kind, torch.zeros(n, inner, device="cuda", dtype=torch.bfloat16), w)
+            out, inner = SHAPE if kind.startswith("engine") else (128, 512)
+            w = Weights.random(out, inner, torch.bfloat16, "cuda")
+            product(kind, torch.zeros(n, inner, device="cuda", dtype=torch.bfloat16), w)
         torch.cuda.synchronize()
 
 
@@ -241,7 +224,7 @@ def compile_all(processes: int = 15) -> None:
     work = [("experts", n) for n in (1, 16, 32, 64)]
     work += [(kind, 1) for kind in ("v1", "int8")]
     work += [(kind, n) for kind in ("engine_int4", "engine_int8") for n in (1, 3, 16, 64, 128)]
-    work += [(kind, n) for kind in ("v2", "v3", "v4", "v5") for n in (1, 3, 16, 32, 64)]
+    work += [(kind, n) for kind in ("v2", "v3", "v4") for n in (1, 3, 16, 32, 64)]
     with multiprocessing.get_context("spawn").Pool(min(processes, os.cpu_count() or 1)) as pool:
         pool.map(compile_part, [work[i::processes] for i in range(processes)], chunksize=1)
 
@@ -267,19 +250,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.manual_seed(0)
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     tiny = args.smoke
-    shapes: Any = ((48, 256), (32, 128)) if tiny else SHAPES
     with torch.inference_mode(), results.record("matmul_steps", argv=given, out=args.out,
                                                 device=device) as r:
         if device == "cuda":
             compile_all()
             limits(r)
-        out, inner = shapes[0]
+        out, inner = (48, 256) if tiny else SHAPE
         w = [Weights.random(out, inner, dtype, device) for _ in range(1 if tiny else 3)]
         check(w[0], torch.randn(3, inner, device=device, dtype=dtype))
         sweep(r, w, device, (1, 16) if tiny else TOKENS)
         prefill(r, w[0], device, 64 if tiny else 2048)
         del w
-        one_token(r, shapes[1:], dtype, device)
         experts(r, (4, 2, 32, 64) if tiny else EXPERTS,
                 (1, 16) if tiny else (1, 4, 16, 64, 256, 1024), device, dtype)
         r.value("predicted_crossover", steps.crossover_batch(4.5, steps.INSTRUCTIONS, steps.H100),

@@ -19,7 +19,7 @@ pytestmark = [
                                                 (7, torch.float16)])
 def test_int4(tokens: int, dtype: torch.dtype) -> None:
     c = case(tokens, 1000, 4096, 128, dtype, "cuda")
-    for function in (steps.int4_matvec, steps.int4_matmul, steps.int4_once, steps.int4_planes,
+    for function in (steps.int4_matvec, steps.int4_matmul, steps.int4_once,
                      steps.int4_split):
         check_int4(function, c)
     assert torch.equal(steps.unpack_nibbles(c.weight.words).cpu(), c.values.half())

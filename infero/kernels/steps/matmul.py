@@ -1,8 +1,8 @@
 """Quantized matrix products, version by version: the kernels that Lab 15 has the learner write.
 
 Weights stay in 8 or 4 bits in memory and become numbers only in registers. `int8_matvec` and
-`int4_matmul` are the lab's two kernels. `int4_matvec` is what comes before them, and `int4_once`,
-`int4_planes` and `int4_split` what comes after. The
+`int4_matmul` are the lab's two kernels. `int4_matvec` is what comes before them, and `int4_once`
+and `int4_split` what comes after. The
 engine's own kernels are in `infero/kernels/matmul.py`; `linear` here serves an engine that was
 asked for kernels="steps". Chapter 15 tells the way from the first to the last, after Marlin
 (Frantar et al., arXiv:2408.11743); the bit trick is from Kim et al. (arXiv:2211.10017).
@@ -57,7 +57,7 @@ class Card:
 #: NVIDIA H100 SXM, datasheet: 132 SMs, each starting 4 instructions of 32 threads a cycle.
 H100 = Card(3.35e12, 989.4e12, 132 * 4 * 32 * 1.98e9)
 #: What `int4_matmul` executes for each weight on an H100, counted in its machine code.
-INSTRUCTIONS = 12.1
+INSTRUCTIONS = 13.5
 
 
 # ---------------------------------------------------------------- exercises 1 and 2: the format
@@ -166,10 +166,9 @@ def int4_matmul(x: Tensor, words: Tensor, scales: Tensor, zeros: Tensor) -> Tens
     (tokens, inner), out = x.shape, words.shape[0]
     y = x.new_empty(tokens, out)
     block_m = min(64, max(16, triton.next_power_of_2(tokens)))
-    block_n, words_in_tile = (32, 16) if x.device.type == "cpu" else (64, 32)
-    grid = (triton.cdiv(out, block_n), triton.cdiv(tokens, block_m))
+    grid = (triton.cdiv(out, 32), triton.cdiv(tokens, block_m))
     int4_matmul_kernel[grid](x, words, scales, zeros, y, tokens, out, inner,
-                             inner // scales.shape[1], block_m, block_n, words_in_tile)
+                             inner // scales.shape[1], block_m, 32, 16)
     return y
 
 
@@ -235,25 +234,19 @@ def int4_matvec(x: Tensor, words: Tensor, scales: Tensor, zeros: Tensor) -> Tens
 
 @triton.jit(do_not_specialize=["tokens", "share"])
 def int4_once_kernel(x, words, scales, zeros, y, tokens, out, inner, group, share,
-                     MAGIC: tl.constexpr, PLANES: tl.constexpr, BLOCK_M: tl.constexpr,
-                     BLOCK_N: tl.constexpr, WORDS: tl.constexpr):
+                     MAGIC: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+                     WORDS: tl.constexpr):
     m = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)[:, None]
     n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)[None, :]
-    row, last = inner // 8, min((tl.program_id(2) + 1) * share, inner // 8)
-    total = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
     first = tl.program_id(2) * share
-    j = first + tl.arange(0, WORDS)
-    ahead = tl.load(words + n * row + j[:, None], mask=(n < out) & (j[:, None] < last), other=0)
-    for start in range(first, last, WORDS):
+    total = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
+    for start in range(first, min(first + share, inner // 8), WORDS):
         j = start + tl.arange(0, WORDS)
-        word = ahead  # asked for one turn ago
-        after = j[:, None] + WORDS
-        ahead = tl.load(words + n * row + after, mask=(n < out) & (after < last), other=0)
+        word = tl.load(words + n * (inner // 8) + j[:, None], mask=n < out, other=0)
         part = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
         sums = tl.zeros((BLOCK_M, WORDS), dtype=tl.float32)
-        for p in tl.static_range(8):
-            weight = 2 * (p % 4) + p // 4  # ORDER[p]
-            k = weight * row + j[None, :] if PLANES else 8 * j[None, :] + weight
+        for p in tl.static_range(8):  # nibble p is weight 2 (p % 4) + p // 4 of its word: ORDER
+            k = 8 * j[None, :] + 2 * (p % 4) + p // 4
             a = tl.load(x + m * inner + k, mask=m < tokens, other=0.0)
             bits = (word >> (4 * p)) & 0xF | MAGIC
             if x.dtype.element_ty == tl.float32:
@@ -275,40 +268,30 @@ def int4_once_kernel(x, words, scales, zeros, y, tokens, out, inner, group, shar
 _MAGIC = {torch.float32: 0x4B000000, torch.float16: 0x6400, torch.bfloat16: 0x4300}
 
 
-def int4_once(x: Tensor, words: Tensor, scales: Tensor, zeros: Tensor, splits: int = 1,
-              planes: bool = False) -> Tensor:
+def int4_once(x: Tensor, words: Tensor, scales: Tensor, zeros: Tensor, splits: int = 1) -> Tensor:
     """Version 3: nibbles become numbers by bits alone, with one scale for the sums of a group.
 
-    The zero meets the group's sum of x, and the next words are asked for before the present ones
-    are used. A group must be a multiple of 128 inputs.
+    The zero meets the group's sum of x. A group must be a multiple of 128 inputs.
     """
     (tokens, inner), out = x.shape, words.shape[0]
     group = inner // scales.shape[1]
     if group % 128:
         raise ValueError(f"A group of {group} inputs: this version wants a multiple of 128; use "
                          "int4_matmul.")
-    if planes:  # the inputs of nibble p of all words side by side
-        x = x.view(tokens, -1, 8).transpose(1, 2).contiguous()
     y = x.new_empty(splits, tokens, out, dtype=torch.float32 if splits > 1 else x.dtype)
     block_m = min(64, max(16, triton.next_power_of_2(tokens)))
     share = 16 * triton.cdiv(inner // 128, splits)  # words, whole tiles of 16
     grid = (triton.cdiv(out, 64), triton.cdiv(tokens, block_m), splits)
     int4_once_kernel[grid](x, words, scales, zeros, y, tokens, out, inner, group, share,
-                           _MAGIC[x.dtype], planes, block_m, 64, 16)
+                           _MAGIC[x.dtype], block_m, 64, 16)
     return y[0] if splits == 1 else y.sum(0).to(x.dtype)
 
 
-def int4_planes(x: Tensor, words: Tensor, scales: Tensor, zeros: Tensor) -> Tensor:
-    """Version 4: version 3 with x in the nibbles' order, moved once instead of read in strides."""
-    return int4_once(x, words, scales, zeros, planes=True)
-
-
 def int4_split(x: Tensor, words: Tensor, scales: Tensor, zeros: Tensor) -> Tensor:
-    """Version 5: version 4 with the inputs split among programs, and their sums added after."""
+    """Version 4: version 3 with the inputs split among programs, and their sums added after."""
     out, tiles = words.shape[0], words.shape[1] // 16
     programs = triton.cdiv(out, 64) * triton.cdiv(x.shape[0], 64)
-    splits = max(1, min(tiles, 1024 // programs))
-    return int4_once(x, words, scales, zeros, splits, planes=True)
+    return int4_once(x, words, scales, zeros, splits=max(1, min(tiles, 1024 // programs)))
 
 
 # ---------------------------------------------------------------- for the engine
@@ -360,13 +343,13 @@ def examples() -> list[Example]:
     """One call of each kernel, for the compiler (see `infero/kernels/examples.py`)."""
     four = {"x": "*bf16", "words": "*i32", "scales": "*fp32", "zeros": "*fp32", "y": "*bf16"}
     sizes = {"tokens": "i32", "out": "i32", "inner": "i32", "group": "i32"}
-    block = {"BLOCK_M": 16, "BLOCK_N": 64, "WORDS": 32}
+    block = {"BLOCK_M": 16, "BLOCK_N": 32, "WORDS": 16}
     even = ("out", "inner", "group")
 
     def constants(values: dict[str, int]) -> dict[str, str]:
         return dict.fromkeys(values, "constexpr")
 
-    once = {"MAGIC": 0x4300, "PLANES": True, "BLOCK_M": 16, "BLOCK_N": 64, "WORDS": 16}
+    once = {"MAGIC": 0x4300, "BLOCK_M": 16, "BLOCK_N": 64, "WORDS": 16}
     one = {"BLOCK_N": 16, "BLOCK_K": 512}
     vector = {key: kind for key, kind in sizes.items() if key != "tokens"}
     return [
