@@ -3,7 +3,7 @@
 from infero import results
 
 LEFT, RIGHT = 0.55, 18.0  # room beside the slowest and the fastest mark, as factors
-PANELS = (("Llama-3-8B's shape", "gpu/ladder/llama3_8b"),
+PANELS = (("Qwen3-0.6B's shape", "gpu/ladder/qwen3_06b"),
           ("SmolLM2", "amd-epyc-2c/ladder/smollm2"))
 
 
