@@ -25,7 +25,7 @@ def draw(theme):
     ax.plot(stairs, [math.ceil(n / 64) * step_us for n in stairs], "--", color=theme.green,
             drawstyle="steps-post")
     ax.text(1.05, 50.5, "unpacking, 13.5 instructions, tiles of 64", fontsize=9.5, color=theme.ink)
-    ax.text(330, 200, "arithmetic", fontsize=9.5, color=theme.ink, ha="right")
+    ax.text(980, 150, "arithmetic", fontsize=9.5, color=theme.ink, ha="right")
     ax.set(xscale="log", yscale="log", xlabel="tokens M", ylabel="µs", xlim=(1, 1024),
            ylim=(12, 300))
     ax.set_xticks([1, 4, 16, 64, 256, 1024], ["1", "4", "16", "64", "256", "1024"])
