@@ -261,7 +261,8 @@ def test_cells(text: str, key: str, words: str) -> None:
     "    import infero.model\n    return infero.model.rms_norm(x, weight, eps)\n",
     "    from infero import model\n    return getattr(model, 'rms_' + 'norm')(x, weight, eps)\n",
     "    import sys\n    return sys.modules['infero.model'].rms_norm(x, weight, eps)\n",
-    "    from infero.lab import swap\n    return swap.reference('model.rms_norm')(x, weight, eps)\n",
+    "    from infero.lab import swap\n"
+    "    return swap.reference('model.rms_norm')(x, weight, eps)\n",
     "    from infero.lab import swap\n"
     "    return swap._references['infero.model.rms_norm'](x, weight, eps)\n",
     "    import importlib, infero.model as m\n"
