@@ -10,70 +10,28 @@ while the device computes (chapter 16): `step` then returns the tokens of the st
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 import torch
 
 from infero import generate, grammar, kernels, logits
-from infero.cache import memory
-from infero.errors import ConfigError, InferoError, ParameterError, PromptError, StalePiecesError
+from infero.engine_config import ENGINE_FIELDS as ENGINE_FIELDS
+from infero.engine_config import GPU_BATCHED_TOKENS, EngineConfig, num_blocks
+from infero.errors import InferoError, ParameterError, PromptError, StalePiecesError
 from infero.lab import swap
 from infero.model import Model
 from infero.outputs import Assembler, Chunk, Logprob, Metrics
 from infero.request import Plan, Request
 from infero.runner import Flight, Runner
 from infero.sampling import SamplingParams
-from infero.scheduler import Scheduler, SchedulerConfig
-
-CPU_KV_BYTES = 1 << 30  # at most, unless told otherwise
-GPU_BATCHED_TOKENS = 4096  # budget of a step on a GPU, unless told otherwise
-GRAPHS_BYTES = 1 << 30  # left free for captured steps
-QUANTIZATIONS = (None, "int8", "int4", "fp8")
+from infero.scheduler import Scheduler
 
 
 class OutOfMemory(InferoError):
     """The device had no room for a step."""
-
-
-@dataclass(frozen=True)
-class EngineConfig(SchedulerConfig):
-    """The scheduler's limits, and the size of the KV cache.
-
-    The cache has `num_blocks` blocks, or as many as fit into `kv_memory_bytes`, or into the share
-    `gpu_memory_utilization` of the free device memory (on a CPU at most 1 GiB). A request's prompt
-    and output together are at most `max_model_len` tokens: the model's context unless given.
-    """
-
-    block_size: int = 16
-    num_blocks: int | None = None
-    kv_memory_bytes: int | None = None
-    gpu_memory_utilization: float = 0.9
-    max_model_len: int | None = None
-    cuda_graphs: bool = True
-    overlap: bool | None = None
-    kernels: str = "auto"
-    fuse: bool = True
-    deterministic: bool = False
-    compile: bool = False
-    quantization: Literal["int8", "int4", "fp8"] | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        kernels.Options(self.kernels)
-        if self.quantization not in QUANTIZATIONS:
-            raise ConfigError(f"quantization is {self.quantization!r}; known: None, "
-                              f"{', '.join(map(repr, QUANTIZATIONS[1:]))}.")
-        for name in ("block_size", "num_blocks", "kv_memory_bytes", "max_model_len"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{name} is {value}; it must be at least 1.")
-        if not 0 < self.gpu_memory_utilization <= 1:
-            raise ConfigError(f"gpu_memory_utilization is {self.gpu_memory_utilization}; it is a "
-                              "share of the free memory, above 0 and at most 1.")
 
 
 @dataclass
@@ -150,14 +108,15 @@ class Engine:
         if cuda and config.max_num_batched_tokens == EngineConfig.max_num_batched_tokens:
             config = replace(config, max_num_batched_tokens=max(GPU_BATCHED_TOKENS,
                                                                 config.max_num_seqs))
-        if config.quantization is not None:
+        whole = isinstance(model.layers[0].qkv, torch.Tensor)
+        if config.quantization is not None and whole:
             from infero.kernels import formats
 
             model = formats.quantize_model(model, config.quantization)
         self.model, self.config = model, config
         self.on_step, self.clock = on_step, clock
         self.overlap = cuda if config.overlap is None else config.overlap
-        self.num_blocks = _num_blocks(model, self.config)
+        self.num_blocks = num_blocks(model, self.config)
         longest = min(config.max_model_len or model.config.max_context, model.config.max_context,
                       self.num_blocks * config.block_size)
         self.runner = Runner(
@@ -393,42 +352,3 @@ def fork(params: SamplingParams) -> list[SamplingParams]:
     if params.seed is None:
         return [params] * params.n
     return [replace(params, seed=params.seed + i) for i in range(params.n)]
-
-
-def _num_blocks(model: Model, config: EngineConfig) -> int:
-    """Blocks of the KV cache: as asked, or as many as the memory budget holds."""
-    if config.num_blocks is not None:
-        return config.num_blocks
-    element = model.embedding.element_size()
-    budget = config.kv_memory_bytes
-    if budget is None:
-        free = memory.free_memory_bytes(model.device)
-        if model.device.type == "cpu":
-            budget = min(free // 2, CPU_KV_BYTES)
-        else:
-            budget = int(free * config.gpu_memory_utilization) - step_bytes(model, config)
-            budget -= GRAPHS_BYTES * config.cuda_graphs
-    longest = config.max_model_len or model.config.max_context
-    useful = config.max_num_seqs * math.ceil(longest / config.block_size)
-    blocks = min(memory.blocks_that_fit(model.config, config.block_size, element, budget), useful)
-    if blocks < 1:
-        block = config.block_size * memory.kv_bytes_per_token(model.config, element)
-        raise ConfigError(
-            f"The KV cache may take {max(budget, 0) / 2**20:,.1f} MiB, but one block of "
-            f"{config.block_size} tokens of this model takes {block / 2**20:,.1f} MiB: not even "
-            "one request fits. Free memory on the device, raise gpu_memory_utilization or "
-            "kv_memory_bytes, or use a smaller model.")
-    return blocks
-
-
-def step_bytes(model: Model, config: EngineConfig) -> int:
-    """An upper estimate of what one step allocates beside weights and cache."""
-    shape, element = model.config, model.embedding.element_size()
-    width = 4 * shape.hidden_size + 3 * shape.intermediate_size + 4 * shape.num_heads * (
-        shape.head_dim)
-    rows = config.max_num_seqs * shape.vocab_size * 4 * 3
-    draws = min(config.max_num_seqs, logits.ROWS) * shape.vocab_size * 8 * 12
-    return config.max_num_batched_tokens * width * element * 2 + rows + draws
-
-
-ENGINE_FIELDS = tuple(f.name for f in fields(EngineConfig))

@@ -58,6 +58,11 @@ class LLM:
             from infero.loading import load
 
             model = load(model, dtype=dtype, device=device)
+            kind = EngineConfig(**options).quantization if use_cache and paged else None
+            if kind is not None:  # nobody else holds the weights: they go as they are rounded
+                from infero.kernels import formats
+
+                model = formats.quantize_model(model, kind, release=True)
         self.model = model
         self.use_cache = use_cache
         self.engine: Engine | None = None
