@@ -222,15 +222,23 @@ def _quantize_int4(weight: Tensor, group: int, symmetric: bool) -> Int4Weight:
     return Int4Weight(pack_int4(values), scales, zeros, group, weight.shape)
 
 
-def quantize_model(model: Model, kind: Kind, group: int = 128, head: bool = True, *,
+def group_of(model: Model) -> int:
+    """The usual group of int4, 128 inputs, or a smaller one that divides every matrix's inputs."""
+    widths = [weight.shape[1] for layer in model.layers[:1]
+              for weight in (layer.qkv, layer.o, layer.gate_up, layer.down)]
+    return next((g for g in (128, 64) if all(width % g == 0 for width in widths)), 32)
+
+
+def quantize_model(model: Model, kind: Kind, group: int | None = None, head: bool = True, *,
                    release: bool = False) -> Model:
     """A model whose matrices are in `kind`; norms, biases and the embedding stay as they are.
 
+    group: inputs that share a scale in int4; by default `group_of(model)`.
     One layer is rounded at a time. With `release` each layer of `model` gives up its matrices as
     soon as they are rounded, so that a model of most of the card's memory fits; `model` itself is
     then of no more use. A head tied to the embedding becomes a matrix of its own.
     """
-    layers = []
+    group, layers = group or group_of(model), []
     for layer in model.layers:
         names = ("qkv", "o", "gate_up", "down")
         rounded = {name: quantize_rows(getattr(layer, name), kind, group) for name in names}

@@ -110,3 +110,11 @@ def test_whole_models(kind: formats.Kind) -> None:
     assert formats.quantize_model(model, kind, group=32, head=False).head is model.head
     formats.quantize_model(model, kind, group=32, release=True)
     assert model.layers[0].qkv.numel() == 0 and model.embedding.numel() > 0
+
+
+@pytest.mark.parametrize(("hidden", "inter", "group"), [
+    (256, 512, 128), (576, 1536, 64), (96, 160, 32), (40, 72, 32)])
+def test_the_usual_group_divides_every_matrix(hidden: int, inter: int, group: int) -> None:
+    model = m.random_model(tiny_config(hidden_size=hidden, intermediate_size=inter, num_heads=4,
+                                       num_kv_heads=2, head_dim=hidden // 4))
+    assert formats.group_of(model) == group
