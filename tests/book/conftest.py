@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -14,6 +15,14 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "book" / "_ext"))
+from infero_book import explorers  # noqa: E402
+
+EXPLORER = """<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">
+<title>{name}</title></head><body>
+<div data-explorer="{name}"><div class="infero-explorer-stage" hidden></div>
+<details><summary>table</summary>{table}</details>
+<script type="module" src="{name}.js"></script></div></body></html>"""
 SITE = Path(os.environ.get("INFERO_SITE", ROOT / "_build" / "html"))
 REQUIRED = bool(os.environ.get("INFERO_REQUIRE_SITE"))
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync",
@@ -71,3 +80,37 @@ def site(serve: Callable[[Path], str]) -> str:
     if not (SITE / "index.html").is_file():
         missing("no site is built; run `make site` first")
     return serve(SITE)
+
+
+@pytest.fixture(scope="session")
+def address(serve: Callable[[Path], str], tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The address of a folder with a page for each explorer, NAME.html."""
+    folder = tmp_path_factory.mktemp("explorers")
+    explorers.publish(folder)
+    for program in explorers.EXPLORERS.glob("*.py"):
+        name = program.stem
+        table = explorers.program(name).fallback()
+        page = EXPLORER.format(name=name, table=table)
+        (folder / f"{name}.html").write_text(page, encoding="utf-8")
+    return serve(folder)
+
+
+@pytest.fixture
+def page(browser: Any, address: str) -> Iterator[Any]:
+    """A page of the explorers' folder, on which no script may fail."""
+    opened = browser.new_page(base_url=address)
+    errors: list[str] = []
+    opened.on("pageerror", lambda error: errors.append(str(error)))
+    opened.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
+    opened.route("**/favicon.ico", lambda route: route.fulfill(status=204))
+    yield opened
+    opened.close()
+    real = [text for text in errors if "ERR_FAILED" not in text]  # a request that a test cut off
+    assert not real, real
+
+
+def open_explorer(page: Any, state: str = "", *, name: str) -> None:
+    """Open an explorer's page afresh, `state` being what follows in the address."""
+    page.goto("about:blank")
+    page.goto(f"/{name}.html{state}")
+    page.wait_for_selector('[data-ready="true"]')

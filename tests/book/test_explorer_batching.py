@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,39 +16,13 @@ sys.path.insert(0, str(ROOT / "book" / "_ext"))
 from infero_book import explorers  # noqa: E402
 
 pytestmark = pytest.mark.browser
-PAGE = """<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>Batching</title></head>
-<body><div data-explorer="batching"><div class="infero-explorer-stage" hidden></div>
-<details><summary>table</summary>{table}</details>
-<script type="module" src="batching.js"></script></div></body></html>"""
-
-
-@pytest.fixture(scope="module")
-def address(serve: Callable[[Path], str], tmp_path_factory: pytest.TempPathFactory) -> str:
-    import json
-    import shutil
-
-    folder = tmp_path_factory.mktemp("batching")
-    program = explorers.program("batching")
-    for name in ("common.js", "batching.js"):
-        shutil.copyfile(explorers.EXPLORERS / name, folder / name)
-    (folder / "batching.json").write_text(json.dumps(program.data()), encoding="utf-8")
-    page = PAGE.format(table=program.fallback())
-    (folder / "batching.html").write_text(page, encoding="utf-8")
-    return serve(folder)
 
 
 @pytest.fixture
-def page(browser: Any, address: str) -> Iterator[Any]:
-    opened = browser.new_page(base_url=address)
-    errors: list[str] = []
-    opened.on("pageerror", lambda error: errors.append(str(error)))
-    opened.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
-    opened.route("**/favicon.ico", lambda route: route.fulfill(status=204))
-    opened.goto("/batching.html")
-    opened.wait_for_selector('[data-ready="true"]')
-    yield opened
-    opened.close()
-    assert not errors, errors
+def page(page: Any) -> Any:
+    page.goto("/batching.html")
+    page.wait_for_selector('[data-ready="true"]')
+    return page
 
 
 def cases() -> list[dict[str, Any]]:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import json
 import random
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +17,18 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
 from infero_book import explorers  # noqa: E402
 
-PAGE = """<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>Explorer</title></head>
-<body><div data-explorer="block_table"><div class="infero-explorer-stage" hidden></div>
-<details><summary>table</summary>{table}</details>
-<script type="module" src="block_table.js"></script></div></body></html>"""
-
 
 @pytest.fixture(scope="module")
 def data() -> dict[str, Any]:
     found: dict[str, Any] = explorers.program("block_table").data()
     return found
+
+
+@pytest.fixture
+def page(page: Any) -> Any:
+    page.goto("/block_table.html")
+    page.wait_for_selector('[data-ready="true"]')
+    return page
 
 
 # ---------------------------------------------------------------- the trace
@@ -78,32 +78,6 @@ def test_the_table_tells_every_step(data: dict[str, Any]) -> None:
 
 
 # ---------------------------------------------------------------- in a browser
-
-
-@pytest.fixture(scope="module")
-def address(serve: Callable[[Path], str], tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("block_table")
-    table = explorers.program("block_table").fallback()
-    for name in ("common.js", "block_table.js"):
-        (folder / name).write_bytes((explorers.EXPLORERS / name).read_bytes())
-    text = json.dumps(explorers.program("block_table").data(), ensure_ascii=False)
-    (folder / "block_table.json").write_text(text, encoding="utf-8")
-    (folder / "index.html").write_text(PAGE.format(table=table), encoding="utf-8")
-    return serve(folder)
-
-
-@pytest.fixture
-def page(browser: Any, address: str) -> Iterator[Any]:
-    opened = browser.new_page(base_url=address)
-    errors: list[str] = []
-    opened.on("pageerror", lambda error: errors.append(str(error)))
-    opened.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
-    opened.route("**/favicon.ico", lambda route: route.fulfill(status=204))
-    opened.goto("/index.html")
-    opened.wait_for_selector('[data-ready="true"]')
-    yield opened
-    opened.close()
-    assert not errors, errors
 
 
 @pytest.mark.browser
@@ -168,7 +142,7 @@ def test_steps_by_mouse_and_keys(page: Any, data: dict[str, Any]) -> None:
 @pytest.mark.browser
 def test_it_plays_only_when_asked_and_can_be_paused(page: Any) -> None:
     page.clock.install()
-    page.goto("/index.html#block_table?step=3")
+    page.goto("/block_table.html#block_table?step=3")
     page.reload()
     page.wait_for_selector('[data-ready="true"]')
     page.clock.run_for(20_000)
@@ -184,7 +158,7 @@ def test_it_plays_only_when_asked_and_can_be_paused(page: Any) -> None:
 @pytest.mark.browser
 def test_an_address_that_is_not_a_step_starts_at_the_beginning(page: Any) -> None:
     for value in ("999", "-1", "x", "1.5"):
-        page.goto(f"/index.html#block_table?step={value}")
+        page.goto(f"/block_table.html#block_table?step={value}")
         page.reload()
         page.wait_for_selector('[data-ready="true"]')
         assert page.input_value("#block_table-step") == "0"

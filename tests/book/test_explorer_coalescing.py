@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import random
-import shutil
 import sys
-from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,42 +16,10 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
 from infero_book import explorers  # noqa: E402
 
+from tests.book.conftest import open_explorer  # noqa: E402
+
 pytestmark = pytest.mark.browser
-PAGE = """<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">
-<title>Coalescing</title></head>
-<body><div data-explorer="coalescing"><div class="infero-explorer-stage" hidden></div>
-<details><summary>table</summary>{table}</details>
-<script type="module" src="coalescing.js"></script></div></body></html>"""
-
-
-@pytest.fixture(scope="module")
-def address(serve: Callable[[Path], str], tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("coalescing")
-    program = explorers.program("coalescing")
-    for name in ("common.js", "coalescing.js"):
-        shutil.copyfile(explorers.EXPLORERS / name, folder / name)
-    (folder / "coalescing.json").write_text(json.dumps(program.data()), encoding="utf-8")
-    page = PAGE.format(table=program.fallback())
-    (folder / "coalescing.html").write_text(page, encoding="utf-8")
-    return serve(folder)
-
-
-@pytest.fixture
-def page(browser: Any, address: str) -> Iterator[Any]:
-    opened = browser.new_page(base_url=address)
-    errors: list[str] = []
-    opened.on("pageerror", lambda error: errors.append(str(error)))
-    opened.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
-    opened.route("**/favicon.ico", lambda route: route.fulfill(status=204))
-    yield opened
-    opened.close()
-    assert not errors, errors
-
-
-def open_page(page: Any, state: str = "") -> None:
-    page.goto("about:blank")
-    page.goto(f"/coalescing.html{state}")
-    page.wait_for_selector('[data-ready="true"]')
+open_page = partial(open_explorer, name="coalescing")
 
 
 def test_the_counts_are_the_engine_s(page: Any) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +15,18 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
 from infero_book import explorers  # noqa: E402
 
-PAGE = """<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>Explorer</title></head>
-<body><div data-explorer="flash"><div class="infero-explorer-stage" hidden></div>
-<details><summary>table</summary>{table}</details>
-<script type="module" src="flash.js"></script></div></body></html>"""
-
 
 @pytest.fixture(scope="module")
 def data() -> dict[str, Any]:
     found: dict[str, Any] = explorers.program("flash").data()
     return found
+
+
+@pytest.fixture
+def page(page: Any) -> Any:
+    page.goto("/flash.html")
+    page.wait_for_selector('[data-ready="true"]')
+    return page
 
 
 def test_the_data_are_the_same_each_time(data: dict[str, Any]) -> None:
@@ -39,31 +39,6 @@ def test_the_table_has_every_setting(data: dict[str, Any]) -> None:
     assert table.count("<tr>") == len(data["lengths"]) * len(data["tiles"]) + 1
     assert "<caption>" in table
     assert 'scope="row"' in table
-
-
-@pytest.fixture(scope="module")
-def address(serve: Callable[[Path], str], tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("flash")
-    for name in ("common.js", "flash.js"):
-        (folder / name).write_bytes((explorers.EXPLORERS / name).read_bytes())
-    program = explorers.program("flash")
-    (folder / "flash.json").write_text(json.dumps(program.data()), encoding="utf-8")
-    (folder / "index.html").write_text(PAGE.format(table=program.fallback()), encoding="utf-8")
-    return serve(folder)
-
-
-@pytest.fixture
-def page(browser: Any, address: str) -> Iterator[Any]:
-    opened = browser.new_page(base_url=address)
-    errors: list[str] = []
-    opened.on("pageerror", lambda error: errors.append(str(error)))
-    opened.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
-    opened.route("**/favicon.ico", lambda route: route.fulfill(status=204))
-    opened.goto("/index.html")
-    opened.wait_for_selector('[data-ready="true"]')
-    yield opened
-    opened.close()
-    assert not errors, errors
 
 
 @pytest.mark.browser
@@ -127,7 +102,7 @@ def test_steps_by_mouse_and_keys(page: Any) -> None:
 @pytest.mark.browser
 def test_it_plays_only_when_asked_and_can_be_paused(page: Any) -> None:
     page.clock.install()
-    page.goto("/index.html#flash?n=48&rows=16&keys=8&query=44&step=7")
+    page.goto("/flash.html#flash?n=48&rows=16&keys=8&query=44&step=7")
     page.reload()
     page.wait_for_selector('[data-ready="true"]')
     page.clock.run_for(20_000)
@@ -143,7 +118,7 @@ def test_it_plays_only_when_asked_and_can_be_paused(page: Any) -> None:
 @pytest.mark.browser
 def test_a_strange_address_does_no_harm(page: Any) -> None:
     for query in ("n=7", "n=16&query=900", "rows=x&step=1e9", "query=-4&step=2.5"):
-        page.goto(f"/index.html#flash?{query}")
+        page.goto(f"/flash.html#flash?{query}")
         page.reload()
         page.wait_for_selector('[data-ready="true"]')
         assert page.inner_text("p[aria-live]").endswith(".")

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import json
-import shutil
 import sys
-from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,42 +17,11 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
 from infero_book import explorers  # noqa: E402
 
+from tests.book.conftest import open_explorer  # noqa: E402
+
 pytestmark = pytest.mark.browser
-PAGE = """<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>KV cache</title></head>
-<body><div data-explorer="kv_memory"><div class="infero-explorer-stage" hidden></div>
-<details><summary>table</summary>{table}</details>
-<script type="module" src="kv_memory.js"></script></div></body></html>"""
+open_page = partial(open_explorer, name="kv_memory")
 MODELS = shapes.published()
-
-
-@pytest.fixture(scope="module")
-def address(serve: Callable[[Path], str], tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("kv_memory")
-    program = explorers.program("kv_memory")
-    for name in ("common.js", "kv_memory.js"):
-        shutil.copyfile(explorers.EXPLORERS / name, folder / name)
-    (folder / "kv_memory.json").write_text(json.dumps(program.data()), encoding="utf-8")
-    page = PAGE.format(table=program.fallback())
-    (folder / "kv_memory.html").write_text(page, encoding="utf-8")
-    return serve(folder)
-
-
-@pytest.fixture
-def page(browser: Any, address: str) -> Iterator[Any]:
-    opened = browser.new_page(base_url=address)
-    errors: list[str] = []
-    opened.on("pageerror", lambda error: errors.append(str(error)))
-    opened.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
-    opened.route("**/favicon.ico", lambda route: route.fulfill(status=204))
-    yield opened
-    opened.close()
-    assert not errors, errors
-
-
-def open_page(page: Any, state: str = "") -> None:
-    page.goto("about:blank")
-    page.goto(f"/kv_memory.html{state}")
-    page.wait_for_selector('[data-ready="true"]')
 
 
 def test_the_formulas_are_the_engine_s(page: Any) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 import sys
-from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -18,11 +16,10 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
 from infero_book import explorers  # noqa: E402
 
+from tests.book.conftest import open_explorer  # noqa: E402
+
 pytestmark = pytest.mark.browser
-PAGE = """<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>Lanes</title>
-</head><body><div data-explorer="lanes"><div class="infero-explorer-stage" hidden></div>
-<details><summary>table</summary>{table}</details>
-<script type="module" src="lanes.js"></script></div></body></html>"""
+open_page = partial(open_explorer, name="lanes")
 RUN = """async (cases) => {
   const m = await import("./lanes.js");
   return cases.map((one) => ({ steady: m.steady(one).stepS,
@@ -33,35 +30,6 @@ RUN = """async (cases) => {
 @pytest.fixture(scope="module")
 def program() -> Any:
     return explorers.program("lanes")
-
-
-@pytest.fixture(scope="module")
-def address(serve: Callable[[Path], str], tmp_path_factory: pytest.TempPathFactory,
-            program: Any) -> str:
-    folder = tmp_path_factory.mktemp("lanes")
-    for name in ("common.js", "lanes.js"):
-        shutil.copyfile(explorers.EXPLORERS / name, folder / name)
-    (folder / "lanes.json").write_text(json.dumps(program.data()), encoding="utf-8")
-    (folder / "lanes.html").write_text(PAGE.format(table=program.fallback()), encoding="utf-8")
-    return serve(folder)
-
-
-@pytest.fixture
-def page(browser: Any, address: str) -> Iterator[Any]:
-    opened = browser.new_page(base_url=address)
-    errors: list[str] = []
-    opened.on("pageerror", lambda error: errors.append(str(error)))
-    opened.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
-    opened.route("**/favicon.ico", lambda route: route.fulfill(status=204))
-    yield opened
-    opened.close()
-    assert not errors, errors
-
-
-def open_page(page: Any, state: str = "") -> None:
-    page.goto("about:blank")
-    page.goto(f"/lanes.html{state}")
-    page.wait_for_selector('[data-ready="true"]')
 
 
 def options(program: Any, kernels: int, kernel_s: float, launch_s: float, plan_s: float,

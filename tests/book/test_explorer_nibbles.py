@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import random
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +16,12 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
 from infero_book import explorers  # noqa: E402
 
-PAGE = """<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>Explorer</title></head>
-<body><div data-explorer="nibbles"><div class="infero-explorer-stage" hidden></div>
-<details><summary>table</summary>{table}</details>
-<script type="module" src="nibbles.js"></script></div></body></html>"""
+
+@pytest.fixture
+def page(page: Any) -> Any:
+    page.goto("/nibbles.html")
+    page.wait_for_selector('[data-ready="true"]')
+    return page
 
 
 def words_of(rows: list[list[int]]) -> list[int]:
@@ -51,32 +51,6 @@ def test_the_table_tells_the_four_shifts() -> None:
 
 
 # ---------------------------------------------------------------- in a browser
-
-
-@pytest.fixture(scope="module")
-def address(serve: Callable[[Path], str], tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("nibbles")
-    program = explorers.program("nibbles")
-    for name in ("common.js", "nibbles.js"):
-        (folder / name).write_bytes((explorers.EXPLORERS / name).read_bytes())
-    text = json.dumps(program.data(), ensure_ascii=False)
-    (folder / "nibbles.json").write_text(text, encoding="utf-8")
-    (folder / "index.html").write_text(PAGE.format(table=program.fallback()), encoding="utf-8")
-    return serve(folder)
-
-
-@pytest.fixture
-def page(browser: Any, address: str) -> Iterator[Any]:
-    opened = browser.new_page(base_url=address)
-    errors: list[str] = []
-    opened.on("pageerror", lambda error: errors.append(str(error)))
-    opened.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
-    opened.route("**/favicon.ico", lambda route: route.fulfill(status=204))
-    opened.goto("/index.html")
-    opened.wait_for_selector('[data-ready="true"]')
-    yield opened
-    opened.close()
-    assert not errors, errors
 
 
 @pytest.mark.browser
@@ -143,7 +117,7 @@ def test_steps_by_mouse_and_keys(page: Any) -> None:
 @pytest.mark.browser
 def test_it_plays_only_when_asked_and_can_be_paused(page: Any) -> None:
     page.clock.install()
-    page.goto("/index.html#nibbles?order=reversed&step=3")
+    page.goto("/nibbles.html#nibbles?order=reversed&step=3")
     page.reload()
     page.wait_for_selector('[data-ready="true"]')
     page.clock.run_for(20_000)
@@ -159,7 +133,7 @@ def test_it_plays_only_when_asked_and_can_be_paused(page: Any) -> None:
 @pytest.mark.browser
 def test_an_address_that_makes_no_sense_starts_at_the_beginning(page: Any) -> None:
     for value in ("step=99", "step=-1", "step=x", "order=nonsense&step=1.5"):
-        page.goto(f"/index.html#nibbles?{value}")
+        page.goto(f"/nibbles.html#nibbles?{value}")
         page.reload()
         page.wait_for_selector('[data-ready="true"]')
         assert page.input_value("#nibbles-step") == "0"

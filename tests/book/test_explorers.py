@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,34 +18,6 @@ sys.path.insert(0, str(ROOT / "book" / "_ext"))
 from infero_book import explorers  # noqa: E402
 
 pytestmark = pytest.mark.browser
-PAGE = """<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>Explorers</title></head>
-<body>{bodies}</body></html>"""
-BODY = """<div data-explorer="{name}"><div class="infero-explorer-stage" hidden></div>
-<details><summary>table</summary>{table}</details>
-<script type="module" src="{name}.js"></script></div>"""
-
-
-@pytest.fixture(scope="module")
-def address(serve: Callable[[Path], str], tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("explorers")
-    explorers.publish(folder)
-    for name in ("roofline", "sampler"):
-        body = BODY.format(name=name, table=explorers.program(name).fallback())
-        (folder / f"{name}.html").write_text(PAGE.format(bodies=body), encoding="utf-8")
-    return serve(folder)
-
-
-@pytest.fixture
-def page(browser: Any, address: str) -> Iterator[Any]:
-    opened = browser.new_page(base_url=address)
-    errors: list[str] = []
-    opened.on("pageerror", lambda error: errors.append(str(error)))
-    opened.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
-    opened.route("**/favicon.ico", lambda route: route.fulfill(status=204))
-    yield opened
-    opened.close()
-    real = [text for text in errors if "ERR_FAILED" not in text]  # a request that a test cut off
-    assert not real, real
 
 
 def test_roofline_equals_the_engine(page: Any) -> None:
