@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         steps = [(each.name.removesuffix("_kernel"), each) for each in matmul.examples()
                  if each.signature["x"] == "*bf16"]
         engine = [
-            ("engine, int8, 1 token", matmul_vector.example(4, (9, 0), x="bf16", BLOCK_N=4,
+            ("engine, int8, 1 token", matmul_vector.example(3, (9, 0), x="bf16", BLOCK_N=4,
                                                             BLOCK_W=1024, PDL=True)),
             ("engine, int4, 1 token", matmul_vector.example(5, (9, 0), x="bf16", warps=8,
                                                             PDL=True)),
