@@ -62,7 +62,7 @@ const START = { kernels: 24, kernel: 20, launch: 70, plan: 100, graph: 0, ahead:
 const LIMITS = { kernels: [4, 200], kernel: [5, 300], launch: [10, 300], plan: [0, 2000],
   graph: [0, 1], ahead: [0, 1] };
 const GRAPH_S = 4e-6;
-const GAP_S = 0.9e-6;
+const GAP_S = 1.3e-6;
 
 function cleaned(found) {
   const state = { ...START };
