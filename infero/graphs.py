@@ -90,7 +90,8 @@ def launches(config: ModelConfig, fused: bool = True) -> int:
 
     Fused: six a layer (see `kernels/forward.py`), and the embedding, the last rows' head with its
     norm, and the draw. Otherwise one an operation: two norms, four products, RoPE, two cache
-    writes, attention, activation and two additions, and one more for each norm of q and k.
+    writes, attention, activation and two additions; with norms of q and k those two, and one that
+    puts q and k together again.
     """
     layer = 6 if fused else 13 + 3 * config.qk_norm
     return layer * config.num_layers + (3 if fused else 4)
@@ -231,6 +232,7 @@ class Decoder:
     stages: dict[int, Stage] = field(default_factory=dict)
     captured: dict[tuple[int, int, str], Captured] = field(default_factory=dict)
     pool: Any = None
+    stream: Any = None  # of every capture: cuBLAS keeps a workspace for each stream it meets
     problem: str = ""  # why nothing is captured any more
     capture_s: float = 0.0
 
@@ -271,11 +273,13 @@ class Decoder:
         words = stage.device.clone()
         stage.device.copy_(stage.blank)
         try:
-            stream = torch.cuda.Stream()
+            stream = self.stream = self.stream or torch.cuda.Stream()
             stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(stream), torch.inference_mode():
-                self.body(ids, batch, rows, variant, out)  # compiles kernels, makes workspaces
-            torch.cuda.current_stream().wait_stream(stream)
+            try:
+                with torch.cuda.stream(stream), torch.inference_mode():
+                    self.body(ids, batch, rows, variant, out)  # compiles kernels, makes workspaces
+            finally:  # kernels of a pass that broke off still read the blank rows
+                torch.cuda.current_stream().wait_stream(stream)
             graph = torch.cuda.CUDAGraph()
             with torch.inference_mode(), torch.cuda.graph(graph, pool=self.pool, stream=stream):
                 result = self.body(ids, batch, rows, variant, out)
