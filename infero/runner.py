@@ -75,7 +75,7 @@ class Flight:
 
     plan: Plan
     sampling: list[Scheduled]  # the entries that sample, in the order of the rows
-    logits: Tensor | None = None  # [rows, vocab], if the host is to choose
+    logits: Tensor | None = None  # [rows, vocab] float32, if the host is to choose
     tokens: Tensor | None = None  # [rows] int64 on the host, valid once `ready` has happened
     ready: torch.cuda.Event | None = None
     row_of: dict[str, int] = field(default_factory=dict)  # of each request that samples
@@ -197,7 +197,7 @@ class Runner:
         if result is None:
             found = self._eager(spans)
             if choose or not states:
-                flight.logits = found
+                flight.logits = found.float()
             else:
                 result = self._draw(found, states, flight)
         elif choose:
@@ -258,7 +258,8 @@ class Runner:
         else:
             ids, rows, batch = self._sent(ragged, tables)
         if min(ragged.ids) < 0:
-            ids = torch.where(ids < 0, self.drawn[(-1 - ids).clamp(min=0)], ids)
+            drawn = self.drawn[(-1 - ids).clamp(min=0)].to(ids.dtype)  # or kernels compile anew
+            ids = torch.where(ids < 0, drawn, ids)
         return self._forward(ids, batch, rows)
 
     def _sent(self, ragged: Ragged, tables: list[list[int]]) -> tuple[Tensor, Tensor, Batch]:
@@ -307,11 +308,12 @@ class Runner:
                       [queries] * stage.bucket)
         layout = forward.Layout(t["contexts"], stage.bucket, queries, splits,
                                 sources=t["sources"], previous=self.drawn)
-        if self.options.deterministic:  # as in `forward.leading`; the graph keeps the address
-            starts = torch.arange(stage.bucket + 1, dtype=torch.int32, device=self.model.device)
-            t["query_starts"] = starts * queries
+        if self.options.deterministic:  # as in `forward.leading`
+            starts = f"starts of {queries}"  # made once: the bucket's graphs keep the address
+            if starts not in t:
+                t[starts] = queries * torch.arange(stage.bucket + 1).to(t["ids"])
             layout.few, layout.longer, layout.longest_query = 0, t["contexts"], queries
-            layout.query_starts = t["query_starts"]
+            layout.query_starts = t[starts]
         batch.memo["layout"] = layout
         return batch
 

@@ -275,6 +275,23 @@ def test_requests_that_the_host_chooses_for(model: Model, recorder: None) -> Non
 
 
 @needs_triton
+@pytest.mark.parametrize("recording", [True, False], ids=["recorded", "not recorded"])
+def test_what_the_host_adds_to_16_bit_logits(recording: bool, recorder: None) -> None:
+    """Penalties and biases are float32, whatever the forward pass returns."""
+    config = tiny_config(num_layers=1, hidden_size=16, intermediate_size=24, vocab_size=53,
+                         num_heads=2, num_kv_heads=1, head_dim=8)
+    engine = engine_of(random_model(config, seed=3, dtype=torch.bfloat16), fuse=True)
+    if not recording:
+        engine.runner.decoder = None
+    for id, asked in {"biased": {"logit_bias": {3: 100.0}}, "both": {
+            "logit_bias": {3: 100.0, 5: 99.0}, "repetition_penalty": 2.0}}.items():
+        engine.add_request(id, [5, 9], SamplingParams(temperature=0, max_tokens=3, **asked))
+    tokens = drive(engine).tokens
+    assert tokens["biased", 0] == [3, 3, 3] and len(tokens["both", 0]) == 3
+    assert not recording or sum(replays(engine).values()) > 0
+
+
+@needs_triton
 def test_ends_aborts_and_preemption_between_recorded_steps(model: Model, recorder: None) -> None:
     engine = engine_of(model, num_blocks=7, watermark=0.0)
     cases = {f"r{i}": [i + 1, 2, 3, 4, 5, 6][: 3 + i] for i in range(4)}
@@ -317,6 +334,38 @@ def test_a_capture_that_fails_is_said_once_and_the_engine_goes_on(
                                                                        max_tokens=6)))
     assert not replays(engine) and len(caplog.records) == 1
     assert "uncaptured" in caplog.text and "not permitted" in caplog.text
+
+
+@needs_triton
+def test_a_pass_that_breaks_off_has_ended_before_the_buffers_are_restored(
+        model: Model, recorder: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernels that it launched on the side must not see slots of an earlier step."""
+    engine = engine_of(model)
+    decoder, waits = engine.runner.decoder, list[str]()
+    assert decoder is not None
+
+    def broken(*_: Any) -> torch.Tensor:
+        waits.append("body")
+        raise RuntimeError("cannot be captured")
+
+    decoder.body = broken
+    here = SimpleNamespace(wait_stream=lambda other: waits.append("waited for"))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda *a: here)
+    assert not decoder.capture(2, 1, "greedy") and decoder.problem
+    assert waits == ["body", "waited for"]
+
+
+@needs_triton
+def test_graphs_of_one_bucket_share_what_they_read(model: Model, recorder: None) -> None:
+    """A graph keeps addresses: what one variant reads must outlive the capture of the next."""
+    runner = engine_of(model, deterministic=True, fuse=True).runner
+    assert runner.decoder is not None
+    stage = runner.decoder.stage(4)
+    first, second = (runner._batch_of(stage, 1).memo["layout"] for _ in range(2))
+    assert first.query_starts.tolist() == [0, 1, 2, 3, 4]
+    assert first.query_starts.dtype == torch.int32
+    assert first.query_starts.data_ptr() == second.query_starts.data_ptr()
+    assert runner._batch_of(stage, 2).memo["layout"].query_starts.tolist() == [0, 2, 4, 6, 8]
 
 
 def _padding_writes(m: pytest.MonkeyPatch) -> None:
