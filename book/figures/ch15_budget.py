@@ -19,7 +19,7 @@ def draw(theme):
                 edgecolor=theme.page, linewidth=0.5, alpha=0.85)
         left = [a + b for a, b in zip(left, width, strict=True)]
     for i, total in enumerate(left):
-        beside = 0.6 if 4.2 < total < 5.1 else 0.25  # not on the line of the budget
+        beside = 0.8 if 4.2 < total < 5.1 else 0.25  # not on the line of the budget
         ax.text(total + beside, i, f"{total:.1f}", va="center", fontsize=9.5, color=theme.ink)
     for bits, words in ((4.125, "budget of int4"), (8, "of int8")):
         budget = matmul.H100.instructions_per_s * bits / 8 / matmul.H100.bandwidth_bytes_per_s

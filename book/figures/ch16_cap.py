@@ -17,7 +17,7 @@ def draw(theme):
             rate = [1 / (shape.num_layers * m * cost) for m in counts]
             ax.plot(counts, rate, style, color=theme.palette[color], label=label)
         ax.axhline(limit, color=theme.ink, linewidth=1.1)
-        ax.text(100, limit * 1.08, f"weights: {limit:,.0f}", ha="right", fontsize=9)
+        ax.text(100, limit * 0.92, f"weights: {limit:,.0f}", ha="right", va="top", fontsize=9)
         ax.axvline(6, color=theme.muted, linewidth=0.8, linestyle=":")
         ax.set(xscale="log", yscale="log", title=f"{words}, {shape.num_layers} layers",
                xlabel="launches a layer", ylim=(30, 9000), xlim=(4, 104))
