@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -206,7 +207,8 @@ class Engine:
                 "A piece was installed or removed after this LLM was built; build a new LLM() "
                 "so that the whole engine runs the same pieces.")
         try:
-            return self._step()
+            with self._current():
+                return self._step()
         except BaseException as problem:
             ended = len(self._groups)
             self.reset()
@@ -330,8 +332,14 @@ class Engine:
     def warm_up(self) -> float:
         """Compile the kernels and capture all decode steps now, not at first use; its seconds."""
         start_s = self.clock()
-        self.runner.warm_up()
+        with self._current():
+            self.runner.warm_up()
         return self.clock() - start_s
+
+    def _current(self) -> AbstractContextManager[Any]:
+        """Makes the model's GPU the current one, where Triton launches and events are recorded."""
+        device = self.model.device
+        return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
     def reset(self) -> None:
         """Abort everything and forget every cached prefix."""

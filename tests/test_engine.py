@@ -5,9 +5,12 @@ Whether its tokens are right is the subject of test_invariants.py.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import time
+from collections.abc import Iterator
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -553,3 +556,23 @@ def test_options_that_do_not_exist(letters: Model) -> None:
         LLM(letters, max_sequences=4)
     with pytest.raises(ConfigError, match="paged engine"):
         LLM(letters, paged=False, num_blocks=4)
+
+
+def test_kernels_are_launched_on_the_models_gpu(engine: Engine, monkeypatch: pytest.MonkeyPatch
+                                                ) -> None:
+    """Triton launches on the current device, and events are recorded there: not always GPU 0."""
+    current = [0]
+
+    @contextlib.contextmanager
+    def device(where: torch.device) -> Iterator[None]:
+        current.append(where.index)
+        yield
+        current.pop()
+
+    seen = list[int]()
+    monkeypatch.setattr(torch.cuda, "device", device)
+    monkeypatch.setattr(engine, "model", SimpleNamespace(device=torch.device("cuda", 1)))
+    monkeypatch.setattr(engine, "_step", lambda: seen.append(current[-1]) or [])
+    monkeypatch.setattr(engine.runner, "warm_up", lambda: seen.append(current[-1]))
+    engine.step(), engine.warm_up()
+    assert seen == [1, 1] and current == [0]
