@@ -304,6 +304,8 @@ class Runner:
         t, config = stage.tensors, self.model.config
         splits = decode.splits_for(stage.bucket, config.num_kv_heads, self.longest,
                                    self.model.device)
+        if self.compiled:  # each number is compiled anew: few different ones
+            splits = 4 ** -(-(splits - 1).bit_length() // 2)
         batch = Batch(t["positions"], t["slots"], t["tables"], self.block_size,
                       [queries] * stage.bucket)
         layout = forward.Layout(t["contexts"], stage.bucket, queries, splits,

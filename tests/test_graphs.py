@@ -368,6 +368,21 @@ def test_graphs_of_one_bucket_share_what_they_read(model: Model, recorder: None)
     assert runner._batch_of(stage, 2).memo["layout"].query_starts.tolist() == [0, 2, 4, 6, 8]
 
 
+@needs_triton
+@pytest.mark.parametrize("longest", [2048, 32768, 131072])
+def test_the_compiled_step_is_compiled_for_few_buckets(longest: int, model: Model,
+                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch.compile gives up at the ninth variant of a function, and takes long for each."""
+    from infero.kernels import decode
+
+    runner = engine_of(model, compile=True).runner
+    runner.longest = longest
+    monkeypatch.setattr(decode, "processors", lambda device: 132)
+    found = {runner._batch_of(graphs.Stage(bucket, 16, torch.device("cpu")), 1)
+             .memo["layout"].splits for bucket in graphs.buckets(256)}
+    assert found <= {1, 4, 16, 64}
+
+
 def _padding_writes(m: pytest.MonkeyPatch) -> None:
     """Padding rows that write into slot 0 and not into the block that nobody owns."""
     m.setattr(Runner, "_body", rewritten(Runner._body, "slots < 0, self.dump, slots",
