@@ -56,6 +56,9 @@ class EngineConfig(SchedulerConfig):
         if self.quantization not in QUANTIZATIONS:
             raise ConfigError(f"quantization is {self.quantization!r}; known: None, "
                               f"{', '.join(map(repr, QUANTIZATIONS[1:]))}.")
+        if self.deterministic and self.compile:
+            raise ConfigError("deterministic and compile are both set; a compiled step chooses its "
+                              "own order of sums: leave one of them off.")
         for name in ("block_size", "num_blocks", "kv_memory_bytes", "max_model_len"):
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from infero import graphs
-from infero.engine import Engine
-from infero.errors import ParameterError
+from infero.engine import Engine, EngineConfig
+from infero.errors import ConfigError, ParameterError
 from infero.model import Model
 from infero.runner import Flight, Runner
 from infero.sampling import SamplingParams
@@ -462,3 +462,8 @@ def test_variants_are_chosen_by_what_the_rows_need() -> None:
     assert graphs.variant_of([greedy, plain]) == "plain"
     assert graphs.variant_of([off, plain]) == "plain"
     assert graphs.variant_of([greedy, filtered]) == "filtered"
+
+
+def test_compiled_steps_are_not_deterministic() -> None:
+    with pytest.raises(ConfigError, match="leave one of them off"):
+        EngineConfig(deterministic=True, compile=True)

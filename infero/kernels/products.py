@@ -33,6 +33,9 @@ def linear(x: Tensor, weight: formats.Weight, bias: Tensor | None = None, *,
     and silu(gate) * up [tokens, out / 2] remains; plus `residual`, which may be overwritten with
     the result. `deterministic`: a row's result is the same bits whatever the other rows are.
     """
+    if not len(x):  # a chunk that ends no prompt has no row for the head
+        outputs = weight.shape[0] // 2 if swiglu else weight.shape[0]
+        return torch.empty((0, outputs), dtype=out_dtype or x.dtype, device=x.device)
     if not usable(x, weight):
         return composed(x, weight, bias, norm, eps, residual, swiglu, out_dtype)
     few = len(x) <= FUSED

@@ -166,3 +166,11 @@ def test_pytorch_computes_the_same() -> None:
         for kind in KINDS:
             check(made(kind, 22, 160, torch.float32), 3, norm=True, swiglu=True, bias=True)
             check(made(kind, 22, 160, torch.float32), 3, residual=True, in_place=False)
+
+
+def test_no_rows_cost_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A chunk that ends no prompt asks the head for no row: nothing may be unpacked for it."""
+    weight = formats.quantize(torch.randn(64, 128), "int4", 32)
+    monkeypatch.setattr(formats.Int4Weight, "dequantize", None)
+    assert products.linear(torch.zeros(0, 128), weight).shape == (0, 64)
+    assert products.linear(torch.zeros(0, 128), weight, swiglu=True).shape == (0, 32)
