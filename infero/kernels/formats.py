@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from infero.errors import ConfigError
@@ -64,6 +65,17 @@ class _Format:
 
     def dim(self) -> int:
         return 2
+
+    def multiply(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """x [tokens, in] times the weight transposed, where none of infero's kernels does it.
+
+        A format that has a better way than unpacking first overrides this.
+        """
+        return F.linear(x, self.dequantize(), bias)
+
+    def dequantize(self) -> Tensor:
+        """The weight as its kernel sees it: [out, in] in `dtype`."""
+        raise NotImplementedError
 
     def to(self, device: str | torch.device):  # type: ignore[no-untyped-def]
         """The same weight on another device."""

@@ -62,6 +62,8 @@ def usable(x: Tensor, weight: formats.Weight) -> bool:
     """Whether infero's kernels compute this product."""
     if not kernels.triton(x.device) or x.dim() != 2 or not len(x):
         return False
+    if not isinstance(weight, (Tensor, *UNPACKED)):  # a format with a product of its own
+        return False
     if not kernels.attends(x.device) and len(x) > 1:  # no tensor cores for Triton here
         return False
     if isinstance(weight, formats.Fp8Weight) and len(x) > 1 and x.is_cuda:
@@ -114,8 +116,7 @@ def composed(x: Tensor, weight: formats.Weight, bias: Tensor | None, norm: Tenso
     """The same in PyTorch, one call an operation: the oracle, and what runs without Triton."""
     if norm is not None:
         x = torch_ops.rms_norm(x, norm, eps)
-    dense = weight if isinstance(weight, Tensor) else weight.dequantize()
-    y = F.linear(x, dense, bias)
+    y = F.linear(x, weight, bias) if isinstance(weight, Tensor) else weight.multiply(x, bias)
     if swiglu:
         gate, up = y.chunk(2, dim=-1)
         y = torch_ops.swiglu(gate, up)

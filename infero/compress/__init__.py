@@ -1,0 +1,1 @@
+"""Fewer weights: pruning and distillation, chapter 6."""

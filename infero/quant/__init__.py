@@ -1,0 +1,17 @@
+"""Making weights and activations smaller: chapters 4 and 5.
+
+    affine.py        scales, zero points, rounding, granularity
+    ranges.py        which range a scale should cover
+    int8.py          eight-bit weights and activations (W8A8)
+    outliers.py      what to do about a few huge activations (SmoothQuant, LLM.int8())
+    floats.py        eight- and four-bit floating point, NF4 and MX blocks
+    codes.py         a quantized matrix before it is packed
+    fold.py          moving a factor from a matrix into what stands before it
+    calibration.py   what a model's matrices see on a text
+    gptq.py          rounding that makes up for its own error
+    awq.py           scaling the channels that matter before rounding
+    qat.py           training through the rounding
+    sensitivity.py   which matrices may have how many bits
+    quantizer.py     a model through any of the methods, layer by layer
+    manifest.py      the folder a quantized model is kept in
+"""
