@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from infero.grammar import Matcher
 
 ROWS = 64  # rows drawn at once: the random numbers of a row take some hundred bytes a token
+DRAW = ("temperature", "top_k", "top_p", "min_p", "philox", "uniform", "gumbel", "process", "sample")
 
 
 @dataclass
@@ -117,6 +118,12 @@ def choose(logits: Tensor, states: Sequence[RowState], positions: Sequence[int])
     return tokens
 
 
+def learners() -> list[str]:
+    """Functions of the draw that are not the engine's own: they are called, and no kernel is."""
+    own = vars(sampling)
+    return [name for name in DRAW if getattr(own[name], "__globals__", None) is not own]
+
+
 def draw(logits: Tensor, rows: SamplingRows, variant: str | None = None,
          out: Tensor | None = None) -> Tensor:
     """One token a row, by the device's kernel where it has one: [rows] int64.
@@ -124,7 +131,7 @@ def draw(logits: Tensor, rows: SamplingRows, variant: str | None = None,
     logits: [rows, vocab]; variant: "greedy", "plain" (temperature alone) or "filtered", if known:
     it saves work, and the host from looking. out: where the tokens go.
     """
-    if kernels.triton(logits.device):
+    if kernels.triton(logits.device) and not learners():
         from infero.kernels import sampler
 
         return sampler.sample(logits, rows, variant or "filtered", out=out)

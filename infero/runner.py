@@ -20,7 +20,7 @@ from infero import model as model_module
 from infero.cache import kv
 from infero.cache import pool as pool_module
 from infero.kernels import Options
-from infero.logits import RowState, draw
+from infero.logits import RowState, draw, learners
 from infero.model import Batch, Model
 from infero.request import Plan, Scheduled
 from infero.sampling import SamplingRows
@@ -202,6 +202,8 @@ class Runner:
                 result = self._draw(found, states, flight)
         elif choose:
             flight.logits = result[: len(states)].float()
+        elif learners():
+            result = self._draw(result[: len(states)], states, flight)
         if result is not None and not choose:
             self._read_back(flight, result[: len(states)])
         self.before = flight
@@ -231,7 +233,7 @@ class Runner:
         if self.decoder is None or any(e.n > 1 or not e.samples for e in order):
             return None
         params = [state.params for state in states]
-        variant = "logits" if choose else graphs.variant_of(params)
+        variant = "logits" if choose or learners() else graphs.variant_of(params)
 
         def write(host: graphs.Host) -> None:
             graphs.fill(host.buffers, pack(spans, self.block_size), [s.block_table for s in spans])

@@ -58,11 +58,15 @@ class TapedDecoder:
                              "capture more, or run the step uncaptured.")
         if bucket not in self.places:
             self.places[bucket] = blank(bucket, self.width)
-            self.tapes[bucket] = tape_module.capture(self.body, *tensors(self.places[bucket]))
+            self.tapes[bucket] = tape_module.capture(self.body, *self.inputs(bucket))
         graphs.fill(self.places[bucket], ragged, tables)
         self.replays.append((n, bucket))
-        drawn = tape_module.replay(self.tapes[bucket], *tensors(self.places[bucket]))
+        drawn = tape_module.replay(self.tapes[bucket], *self.inputs(bucket))
         return drawn[:n].tolist()
+
+    def inputs(self, bucket: int) -> list[Tensor]:
+        """A bucket's buffers where the model is; on a CPU they are the buffers themselves."""
+        return [t.to(self.model.device) for t in tensors(self.places[bucket])]
 
 
 def blank(bucket: int, width: int) -> graphs.Buffers:
@@ -91,11 +95,13 @@ def greedy(model: Model, prompts: Sequence[Sequence[int]], lengths: Sequence[int
     cache = kv.empty(model.config, ends[-1], block_size, model.dtype, model.device)
     spans = [runner.Span(list(p), 0, t, True) for p, t in zip(prompts, tables, strict=True)]
     packed = runner.pack(spans, block_size)
-    padded = torch.tensor([t + t[-1:] * (max(blocks) - len(t)) for t in tables])
-    batch = Batch(torch.tensor(packed.positions), torch.tensor(packed.slots), padded, block_size,
-                  packed.query_lens, packed.context_lens)
-    logits = model_module.forward(model, torch.tensor(packed.ids), batch, cache,
-                                  torch.tensor(packed.rows))
+    padded = [t + t[-1:] * (max(blocks) - len(t)) for t in tables]
+    positions, slots, padded_tables, ids, rows = (
+        torch.tensor(numbers, device=model.device) for numbers in (
+            packed.positions, packed.slots, padded, packed.ids, packed.rows))
+    batch = Batch(positions, slots, padded_tables, block_size, packed.query_lens,
+                  packed.context_lens)
+    logits = model_module.forward(model, ids, batch, cache, rows)
     outputs = [[token] for token in logits.argmax(-1).tolist()]
     decoder = TapedDecoder(model, cache, max(blocks), len(prompts))
     while live := [i for i, n in enumerate(lengths) if len(outputs[i]) < n]:

@@ -22,6 +22,7 @@ from infero import graphs, kernels
 from infero.cache import kv
 from infero.engine import Engine, EngineConfig
 from infero.kernels import language
+from infero.lab import swap
 from infero.model import Model, random_model
 from infero.runner import Ragged, Runner, Span, pack
 from infero.sampling import SamplingParams
@@ -243,6 +244,29 @@ def test_recorded_steps_give_the_same_tokens(largest: int, overlap: bool, model:
     counts = replays(engine)
     assert sum(counts.values()) > 2 and all(bucket <= largest for bucket, _, _ in counts)
     assert not overlap or {v for _, _, v in counts} >= {"greedy"}
+
+
+@needs_triton
+def test_a_learners_sampler_draws_beside_the_graphs(model: Model, recorder: None) -> None:
+    """The step is captured up to its logits; what draws is the learner's function, not a kernel."""
+    calls = 0
+
+    def top_p(logits: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        return swap.reference("infero.sampling.top_p")(logits, p)
+
+    swap.install("infero.sampling.top_p", top_p)
+    try:
+        engine = engine_of(model)
+        for i, (prompt, _) in enumerate(CASES):
+            engine.add_request(f"r{i}", prompt, params_of(i))
+        run = drive(engine)
+    finally:
+        swap.uninstall()
+    for i, (prompt, _) in enumerate(CASES):
+        check_same(run.tokens[f"r{i}", 0], alone(model, prompt, params_of(i)), f"r{i}")
+    assert calls and {variant for _, _, variant in replays(engine)} == {"logits"}
 
 
 @needs_triton

@@ -104,7 +104,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, batch: Batch, scale: float, window: 
     where = layout(batch, q.shape[1], k.shape[1])
     if out is None:
         out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
-    tables, size = batch.block_tables, batch.block_size
+    tables, size = pages(batch)
     few, rows = where.few, where.few * where.queries
     if few:
         decode.attention(q[:rows], k, v, tables[:few], where.contexts, size, scale, window,
@@ -114,6 +114,24 @@ def attend(q: Tensor, k: Tensor, v: Tensor, batch: Batch, scale: float, window: 
         flash.attention(q[rows:], k, v, where.query_starts, where.longer, tables[few:], size,
                         scale, window, longest_query=where.longest_query, out=out[rows:])
     return out
+
+
+def pages(batch: Batch) -> tuple[Tensor, int]:
+    """Block tables and block size as the kernels take them: a block of 2**n slots.
+
+    A contiguous cache's blocks are as long as a request may get. Such a block is several blocks of
+    its largest power of two to them.
+    """
+    size = batch.block_size
+    page = size & -size
+    if page == size:
+        return batch.block_tables, size
+    found = batch.memo.get("pages")
+    if found is None:
+        parts = torch.arange(size // page, device=batch.block_tables.device)
+        found = (batch.block_tables[:, :, None] * (size // page) + parts).flatten(1)
+        batch.memo["pages"] = found
+    return found, page
 
 
 def usable(model: Model) -> bool:

@@ -192,7 +192,8 @@ def test_each_keeps_its_newest_token_for_itself() -> None:
 def test_a_window_goes_to_pytorch() -> None:
     k, v, tables, _ = paged(3, [20], 2, 8, 4)
     k, v = k.nan_to_num(7.0), v.nan_to_num(7.0)
-    batch = m.Batch(torch.zeros(1), torch.zeros(1), tables.long(), 4, [1], [20])
     q = rand(1, 4, 8, seed=4)
+    nowhere = torch.zeros(1, device=q.device)
+    batch = m.Batch(nowhere, nowhere, tables.long(), 4, [1], [20])
     got = attention.attend(q, k, v, batch, 0.4, 6)
     torch.testing.assert_close(got, m.attend(q, k, v, batch, 0.4, 6), atol=2e-5, rtol=2e-5)
