@@ -68,10 +68,18 @@ def encode(x: Tensor, kind: str) -> Tensor:
     else:
         raise ConfigError(_unknown(kind))
     if kind != "Q8_0":
-        low_half, high_half = codes.clamp(0, 15).to(torch.uint8).chunk(2, dim=-1)
-        codes = low_half | high_half << 4
+        codes = join_nibbles(codes.clamp(0, 15).to(torch.uint8))
     halves = [h.to(torch.float16).view(torch.uint8) for h in head]
     return torch.cat((*halves, codes.view(torch.uint8)), dim=-1).flatten(-2)
+
+
+def join_nibbles(codes: Tensor) -> Tensor:
+    """Two 4-bit codes to a byte, in the order of GGUF's blocks.
+
+    codes: [..., 32] uint8, each 0 to 15. Returns [..., 16] uint8: byte j holds code j in its low
+    four bits and code j + 16 in its high four.
+    """
+    return codes[..., :16] | codes[..., 16:] << 4
 
 
 def decode(data: Tensor, kind: str) -> Tensor:
@@ -80,18 +88,31 @@ def decode(data: Tensor, kind: str) -> Tensor:
     data: [..., blocks * bytes a block] uint8, as `encode` returns them. Returns [..., blocks * 32]
     float32: d * (code - 8) for Q4_0, d * code + m for Q4_1, d * code for Q8_0.
     """
-    sizes = {"Q4_0": 18, "Q4_1": 20, "Q8_0": 34}
-    if kind not in sizes:
+    if kind == "Q4_1":
+        return decode_q4_1(data)
+    if kind not in ("Q4_0", "Q8_0"):
         raise ConfigError(_unknown(kind))
-    blocks = data.contiguous().unflatten(-1, (-1, sizes[kind]))
-    d = blocks[..., :2].contiguous().view(torch.float16).float()
-    if kind == "Q8_0":
-        return (d * blocks[..., 2:].contiguous().view(torch.int8).float()).flatten(-2)
-    pairs = blocks[..., sizes[kind] - 16:]
-    codes = torch.cat((pairs & 15, pairs >> 4), dim=-1).float()
+    blocks = data.contiguous().unflatten(-1, (-1, 18 if kind == "Q4_0" else 34))
+    d, rest = blocks[..., :2].contiguous().view(torch.float16).float(), blocks[..., 2:]
     if kind == "Q4_0":
-        return (d * (codes - 8)).flatten(-2)
-    return (d * codes + blocks[..., 2:4].contiguous().view(torch.float16).float()).flatten(-2)
+        codes = torch.cat((rest & 15, rest >> 4), dim=-1).float() - 8
+    else:
+        codes = rest.contiguous().view(torch.int8).float()
+    return (d * codes).flatten(-2)
+
+
+def decode_q4_1(data: Tensor) -> Tensor:
+    """The numbers that the bytes of Q4_1 blocks stand for.
+
+    data: [..., n * 20] uint8. A block of 20 bytes is a float16 scale d (bytes 0 and 1), a float16
+    minimum m (bytes 2 and 3), and 16 bytes of codes: byte j of these holds code j in its low four
+    bits and code j + 16 in its high four. Returns [..., n * 32] float32: d * code + m.
+    """
+    blocks = data.contiguous().unflatten(-1, (-1, 20))
+    head = blocks[..., :4].contiguous().view(torch.float16).float()  # [..., n, 2]
+    pairs = blocks[..., 4:]
+    codes = torch.cat((pairs & 15, pairs >> 4), dim=-1).float()
+    return (head[..., :1] * codes + head[..., 1:]).flatten(-2)
 
 
 def _unknown(kind: str) -> str:
