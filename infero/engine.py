@@ -20,7 +20,7 @@ import torch
 
 from infero import generate, grammar, kernels, logits
 from infero.engine_config import ENGINE_FIELDS as ENGINE_FIELDS
-from infero.engine_config import GPU_BATCHED_TOKENS, EngineConfig, num_blocks
+from infero.engine_config import EngineConfig, num_blocks
 from infero.errors import InferoError, ParameterError, PromptError, StalePiecesError
 from infero.lab import swap
 from infero.model import Model
@@ -104,11 +104,8 @@ class Engine:
     def __init__(self, model: Model, config: EngineConfig | None = None, *,
                  on_step: Callable[[StepRecord], None] | None = None,
                  clock: Callable[[], float] = time.perf_counter) -> None:
-        config = config or EngineConfig()
+        config = (config or EngineConfig()).on(model.device)
         cuda = model.device.type == "cuda"
-        if cuda and config.max_num_batched_tokens == EngineConfig.max_num_batched_tokens:
-            config = replace(config, max_num_batched_tokens=max(GPU_BATCHED_TOKENS,
-                                                                config.max_num_seqs))
         whole = isinstance(model.layers[0].qkv, torch.Tensor)
         if config.quantization is not None and whole:
             from infero.kernels import formats

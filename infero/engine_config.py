@@ -7,8 +7,10 @@ those of chapters 13 to 16.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Literal
+
+import torch
 
 from infero import kernels, logits
 from infero.cache import memory
@@ -17,7 +19,7 @@ from infero.model import Model
 from infero.scheduler import SchedulerConfig
 
 CPU_KV_BYTES = 1 << 30  # at most, unless told otherwise
-GPU_BATCHED_TOKENS = 4096  # budget of a step on a GPU, unless told otherwise
+BATCHED_TOKENS = {"cpu": 512, "cuda": 4096}  # budget of a step, unless told otherwise
 GRAPHS_BYTES = 1 << 30  # left free for captured steps
 QUANTIZATIONS = (None, "int8", "int4", "fp8")
 
@@ -29,6 +31,7 @@ class EngineConfig(SchedulerConfig):
     The cache has `num_blocks` blocks, or as many as fit into `kv_memory_bytes`, or into the share
     `gpu_memory_utilization` of the free device memory (on a CPU at most 1 GiB). A request's prompt
     and output together are at most `max_model_len` tokens: the model's context unless given.
+    max_num_batched_tokens: 0 chooses by the device, 512 on a CPU and 4096 on a GPU.
 
     The rest are the switches of chapters 13 to 16; turn one off to see what it brings. cuda_graphs:
     decode steps are captured (a GPU with Triton attention only). overlap: plan and read back while
@@ -37,6 +40,7 @@ class EngineConfig(SchedulerConfig):
     weights to "int8", "int4" or "fp8" at the start; a model that was given is left as it is.
     """
 
+    max_num_batched_tokens: int = 0
     block_size: int = 16
     num_blocks: int | None = None
     kv_memory_bytes: int | None = None
@@ -66,6 +70,17 @@ class EngineConfig(SchedulerConfig):
         if not 0 < self.gpu_memory_utilization <= 1:
             raise ConfigError(f"gpu_memory_utilization is {self.gpu_memory_utilization}; it is a "
                               "share of the free memory, above 0 and at most 1.")
+
+
+    def has_budget(self) -> bool:
+        return self.max_num_batched_tokens != 0
+
+    def on(self, device: torch.device) -> EngineConfig:
+        """The same with a token budget: its own, or the device's."""
+        if self.has_budget():
+            return self
+        budget = max(BATCHED_TOKENS.get(device.type, BATCHED_TOKENS["cpu"]), self.max_num_seqs)
+        return replace(self, max_num_batched_tokens=budget)
 
 
 def num_blocks(model: Model, config: EngineConfig) -> int:

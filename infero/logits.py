@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from infero.grammar import Matcher
 
 ROWS = 64  # rows drawn at once: the random numbers of a row take some hundred bytes a token
-DRAW = ("temperature", "top_k", "top_p", "min_p", "philox", "uniform", "gumbel", "process", "sample")
+DRAW = ("temperature", "top_k", "top_p", "min_p", "philox", "uniform", "gumbel", "process",
+        "sample")
 
 
 @dataclass

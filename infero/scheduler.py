@@ -61,7 +61,7 @@ class SchedulerConfig:
         if self.max_chunk is not None and not self.chunked_prefill:
             raise ConfigError(f"max_chunk is {self.max_chunk}, but chunked_prefill is off; turn it "
                               "on or leave max_chunk away.")
-        if self.max_num_batched_tokens < self.max_num_seqs:
+        if self.has_budget() and self.max_num_batched_tokens < self.max_num_seqs:
             raise ConfigError(
                 f"max_num_batched_tokens is {self.max_num_batched_tokens}, below max_num_seqs "
                 f"({self.max_num_seqs}): every running request needs one token a step; raise the "
@@ -71,6 +71,10 @@ class SchedulerConfig:
                               f"{self.host_blocks} (0 or more).")
         if self.ageing is not None and not 0 <= self.ageing < math.inf:
             raise ConfigError(f"ageing is {self.ageing}; it must be 0 (off) or more.")
+
+    def has_budget(self) -> bool:
+        """Whether the token budget is known yet."""
+        return True
 
 
 # ---------------------------------------------------------------- pieces (Lab 11)

@@ -298,7 +298,8 @@ def test_prompt_lists_belong_to_the_caller(engine: Engine) -> None:
     ({"num_blocks": 0}, ConfigError, "num_blocks is 0"),
     ({"gpu_memory_utilization": 1.5}, ConfigError, "gpu_memory_utilization is 1.5"),
     ({"kv_memory_bytes": 10, "num_blocks": None}, ConfigError, "not even one request fits"),
-    ({"max_num_seqs": 600}, ConfigError, "max_num_batched_tokens is 512"),
+    ({"max_num_seqs": 600, "max_num_batched_tokens": 512}, ConfigError,
+     "max_num_batched_tokens is 512"),
 ])
 def test_configurations_that_cannot_run(tiny_model: Model, fields: dict, error: type,
                                         words: str) -> None:
@@ -576,3 +577,11 @@ def test_kernels_are_launched_on_the_models_gpu(engine: Engine, monkeypatch: pyt
     monkeypatch.setattr(engine.runner, "warm_up", lambda: seen.append(current[-1]))
     engine.step(), engine.warm_up()
     assert seen == [1, 1] and current == [0]
+
+
+def test_a_budget_is_chosen_only_where_none_is_given(tiny_model: Model) -> None:
+    assert engine_of(tiny_model).config.max_num_batched_tokens == 512
+    assert engine_of(tiny_model, max_num_seqs=600).config.max_num_batched_tokens == 600
+    cuda = torch.device("cuda")
+    assert EngineConfig().on(cuda).max_num_batched_tokens == 4096
+    assert EngineConfig(max_num_batched_tokens=512).on(cuda).max_num_batched_tokens == 512

@@ -277,7 +277,7 @@ def splits_for(requests: int, kv_heads: int, max_context: int,
     Decided once, when a graph is captured: the kernel cuts each context by its own length.
     """
     programs = max(1, requests * kv_heads)
-    fill = -(-4 * processors(torch.device(device)) // programs)  # four a processor
+    fill = 4 * processors(torch.device(device)) // programs  # all resident at once: four each
     fair = min(-(-max_context // 2048), 4096 // programs)  # one long context among short ones
     return max(1, min(-(-max_context // 256), max(fill, fair), 64))
 
