@@ -8,6 +8,7 @@
     weights.py           checkpoint tensors into the engine's layout, one at a time
     dtype.py             which number format is fastest here
     cache.py             converted weights kept for the next start
+    quantized.py         infero's own quantized folders, GPTQ and AWQ checkpoints
 
 Only formats that hold data and no code are read: safetensors and GGUF.
 """
@@ -39,9 +40,10 @@ def load(source: str | os.PathLike[str] | None = None, *, dtype: str | torch.dty
          device: str | torch.device | None = None) -> Model:
     """A model with its tokenizer, ready to run.
 
-    source: a hub id, a folder with config.json and safetensors, a .gguf or .safetensors file;
-    None means $INFERO_MODEL or SmolLM2-135M-Instruct. dtype: "auto" takes the fastest here,
-    else "float32", "bfloat16", "float16". device: None takes a GPU where there is one.
+    source: a hub id, a folder with config.json and safetensors (full precision, or quantized by
+    infero, GPTQ or AWQ), a .gguf or .safetensors file; None means $INFERO_MODEL or
+    SmolLM2-135M-Instruct. dtype: "auto" takes the fastest here, else "float32", "bfloat16",
+    "float16". device: None takes a GPU where there is one.
     Raises LoadError, or ConfigError for a model that infero cannot compute.
     """
     path, name, sha256 = sources.resolve(source)
@@ -109,8 +111,15 @@ def _load_safetensors(path: Path, dtype: torch.dtype, device: torch.device) -> M
     from infero.loading.safetensors_file import SafetensorsFiles, find_files
 
     folder = path if path.is_dir() else path.parent
+    from infero.loading import quantized
+
+    if quantized.is_own(path):
+        return quantized.own(path, dtype, device)
     files = find_files(path)
     raw = vocabulary.read_json(folder / "config.json")
+    if (settings := quantized.settings_of(path, raw)) is not None:
+        return quantized.hugging_face(path, raw, settings, dtype, device,
+                                      _progress(f"Loading {path.name}"))
     generation = vocabulary.read_json(folder / "generation_config.json", {})
     shape = config.from_hf(raw, generation)
     checkpoint = SafetensorsFiles(files)

@@ -7,7 +7,7 @@ be mapped into memory and its tensors used where they lie. Pickle checkpoints (.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,11 @@ from infero.loading.vocabulary import read_json
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _INDEX = "model.safetensors.index.json"
 _FLOATS = {"F64", "F32", "F16", "BF16"}
+PACKED = _FLOATS | {"F8_E4M3", "F8_E5M2", "I8", "U8", "I16", "I32", "I64", "BOOL"}
+_NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.int8: "I8",
+          torch.uint8: "U8", torch.int16: "I16", torch.int32: "I32", torch.int64: "I64",
+          torch.float64: "F64", torch.bool: "BOOL", torch.float8_e4m3fn: "F8_E4M3",
+          torch.float8_e5m2: "F8_E5M2"}
 
 
 def refuse_pickle(path: Path) -> LoadError:
@@ -65,9 +70,12 @@ def find_files(place: Path) -> list[Path]:
 
 
 class SafetensorsFiles:
-    """Open safetensors files: names and shapes of all tensors, values on demand."""
+    """Open safetensors files: names and shapes of all tensors, values on demand.
 
-    def __init__(self, paths: list[Path]) -> None:
+    allowed: the kinds of numbers that may occur; `PACKED` for quantized weights.
+    """
+
+    def __init__(self, paths: list[Path], allowed: Set[str] = _FLOATS) -> None:
         from safetensors import safe_open
 
         self._of: dict[str, Any] = {}
@@ -85,7 +93,7 @@ class SafetensorsFiles:
                                     "second); fetch the model again.")
                 entry = file.get_slice(name)
                 kind = entry.get_dtype()
-                if kind not in _FLOATS:
+                if kind not in allowed:
                     raise LoadError(f"Tensor {name!r} of {path.name} is stored as {kind}; infero "
                                     "reads F64, F32, F16 and BF16. Choose the unquantized model.")
                 self._of[name] = file
@@ -102,4 +110,4 @@ class SafetensorsFiles:
 
 def float_name(dtype: torch.dtype) -> str:
     """The name of a dtype in the safetensors format."""
-    return {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}[dtype]
+    return _NAMES[dtype]

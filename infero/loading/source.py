@@ -24,7 +24,7 @@ DEFAULT_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "config.json",
               "generation_config.json", "tokenizer.json", "tokenizer_config.json",
-              "chat_template.jinja"]
+              "chat_template.jinja", "quantize_config.json", "infero.json"]
 
 
 def resolve(source: str | os.PathLike[str] | None) -> tuple[Path, str, str | None]:
