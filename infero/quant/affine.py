@@ -46,15 +46,20 @@ def scale_and_zero(low: Tensor, high: Tensor, bits: int = 8,
 def quantize(x: Tensor, scale: Tensor, zero: Tensor, bits: int = 8) -> Tensor:
     """The whole number nearest to x / scale, counted from the zero point, within `bits` bits.
 
-    x: any shape; scale, zero: shapes that broadcast with x. Halves go to the even number; what lies
-    outside the range gets the nearest end. Returns uint8, 0 .. 2**bits - 1, of x's shape.
+    x: any shape and float dtype; scale, zero: float32, of shapes that broadcast with it. x / scale
+    is rounded first, in float32 and halves to the even number; then the zero point is added; what
+    lies outside 0 .. 2**bits - 1 gets the nearer end. Returns uint8 of x's shape.
     """
     values = (x.float() / scale).round() + zero
     return values.clamp(0, 2 ** bits - 1).to(torch.uint8)
 
 
 def dequantize(values: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
-    """The real numbers that the values stand for: float32, of the values' shape."""
+    """The real numbers that values stand for: (value - zero) * scale.
+
+    values: any shape, uint8; scale, zero: float32, of shapes that broadcast with it. Returns
+    float32 of the values' shape.
+    """
     return (values.float() - zero) * scale
 
 
@@ -85,7 +90,8 @@ def fake_quantize(x: Tensor, bits: int, *, granularity: Granularity = "tensor", 
     if granularity == "column":
         rows = rows.T
     codes = rtn(rows, bits, group if granularity == "group" else None, symmetric, ranges)
-    back = codes.dequantize()
+    each = torch.arange(rows.shape[1], device=x.device) // codes.group
+    back = dequantize(codes.values, codes.scales[:, each], codes.zeros[:, each])
     return (back.T if granularity == "column" else back).reshape(x.shape).to(x.dtype)
 
 

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from infero.errors import ConfigError
+from infero.kernels import formats
+from infero.quant import affine
 
 E4M3_LARGEST = 448.0
 E5M2_LARGEST = 57344.0
@@ -31,6 +33,18 @@ def to_e4m3(x: Tensor) -> Tensor:
     code = torch.where(size < 2 ** -6, (size * 2 ** 9).round(), normal)
     code = torch.where(size.isnan(), 127.0, code)
     return (code + 128 * x.signbit()).to(torch.uint8)
+
+
+def weight_e4m3(weight: Tensor) -> formats.Fp8Weight:
+    """A weight in E4M3 with one scale a row, as the engine's kernels take it. weight: [out, in].
+
+    The largest magnitude of a row lands on 448.
+    """
+    affine.check(weight, 8)
+    largest = weight.float().abs().amax(dim=1)
+    scales = torch.where(largest > 0, largest / E4M3_LARGEST, 1.0)
+    codes = to_e4m3(weight.float() / scales[:, None])
+    return formats.Fp8Weight(codes.view(torch.float8_e4m3fn), scales, weight.dtype)
 
 
 def from_e4m3(codes: Tensor) -> Tensor:

@@ -37,20 +37,30 @@ def quantize_static(x: Tensor, scale: Tensor | float) -> Tensor:
     return (x.float() / scale).round().clamp(-127, 127).to(torch.int8)
 
 
+def multiply(tokens: Tensor, token_scales: Tensor, values: Tensor, scales: Tensor) -> Tensor:
+    """The product of rounded activations with a rounded weight, transposed.
+
+    tokens: [tokens, in] int8 and token_scales: [tokens] float32, as `quantize_tokens` gives them;
+    values: [out, in] int8 and scales: [out] float32, one a row of the weight. Neither scale depends
+    on the input channel, so both leave the sum, and the sum is one of whole numbers: exact, and far
+    too large for eight bits. Returns [tokens, out] float32.
+    """
+    sums = accumulate(tokens, values)  # [tokens, out] int32
+    return sums.float() * token_scales[:, None] * scales
+
+
 def linear_w8a8(x: Tensor, values: Tensor, scales: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x times a rounded weight transposed, with x rounded too and the sums in whole numbers.
+    """x times a rounded weight transposed, with x rounded too, token by token.
 
     x: [tokens, in]; values: [out, in] int8; scales: [out] float32, of the weight's rows; bias:
-    [out]. The scale of a token and the scale of a row leave the sum, so the sum itself is exact
-    (`accumulate`). Returns [tokens, out] in x's dtype.
+    [out]. Returns [tokens, out] in x's dtype.
     """
-    tokens, token_scales = quantize_tokens(x)
-    y = accumulate(tokens, values).float() * token_scales[:, None] * scales
+    y = multiply(*quantize_tokens(x), values, scales)
     return (y if bias is None else y + bias.float()).to(x.dtype)
 
 
 def accumulate(a: Tensor, b: Tensor) -> Tensor:
-    """The exact product a times b transposed: a [m, in] and b [n, in] int8, result [m, n] int32."""
+    """The exact product a times b transposed: a [m, in], b [n, in] int8; result [m, n] int32."""
     if a.shape[0] == 0:
         return torch.zeros(0, b.shape[0], dtype=torch.int32, device=a.device)
     if a.is_cuda:

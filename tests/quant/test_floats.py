@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from infero.errors import ConfigError
+from infero.kernels import formats
 from infero.quant import floats
 
 EVERY_BF16 = torch.arange(-2 ** 15, 2 ** 15, dtype=torch.int32).to(torch.int16)
@@ -101,3 +102,13 @@ def test_round_to_picks_the_nearest_of_all_numbers():
 def test_round_to_refuses():
     with pytest.raises(ConfigError, match="9 exponent"):
         floats.round_to(torch.ones(1), 9, 3)
+
+
+def test_a_weight_is_the_one_that_the_engine_rounds():
+    weight = torch.randn(6, 40, generator=torch.Generator().manual_seed(5), dtype=torch.bfloat16)
+    weight[2] = 0
+    got, want = floats.weight_e4m3(weight), formats.quantize(weight, "fp8")
+    assert torch.equal(got.values.view(torch.uint8), want.values.view(torch.uint8))
+    assert torch.equal(got.scales, want.scales) and got.dtype == want.dtype
+    with pytest.raises(ConfigError, match="not finite"):
+        floats.weight_e4m3(torch.tensor([[math.nan]]))
