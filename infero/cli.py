@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import infero
-from infero import cli_bench, cli_quantize, cli_speed, cli_trace
+from infero import cli_bench, cli_eval, cli_quantize, cli_speed, cli_trace
 from infero.cli_common import (
     Device,
     Dtype,
@@ -45,6 +45,7 @@ app = typer.Typer(
 )
 app.add_typer(cli_bench.app, name="bench")
 app.command()(cli_trace.trace)
+app.command("eval")(cli_eval.evaluate)
 app.command()(cli_speed.tune)
 app.command()(cli_quantize.quantize)
 
