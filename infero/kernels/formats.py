@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 BLOCK = 128  # inputs a packed block
 SLICE = 32  # inputs a nibble of its words holds: every scale group is a multiple of it
-Kind = Literal["int8", "int4", "fp8"]
-KINDS = ("int8", "int4", "fp8")
+Kind = Literal["int8", "int4", "fp8", "w8a8"]
+KINDS = ("int8", "int4", "fp8", "w8a8")
 FP8_LARGEST = 448.0  # of float8_e4m3fn
 
 
@@ -193,12 +193,17 @@ def quantize(weight: Tensor, kind: Kind, group: int = 128, *, symmetric: bool = 
     """Round a weight to the nearest numbers of a format.
 
     weight: [out, in]. "int8" and "fp8" have one scale a row; "int4" one for each `group` inputs of
-    a row, and a zero point too unless `symmetric`. Rounding uses the scale as it is stored.
+    a row, and a zero point too unless `symmetric`. Rounding uses the scale as it is stored. "w8a8"
+    is int8 for activations that are rounded too.
     """
     if weight.dim() != 2:
         raise ConfigError(f"A weight of shape {tuple(weight.shape)} is no matrix [out, in].")
     if kind == "int4":
         return _quantize_int4(weight, group, symmetric)
+    if kind == "w8a8":
+        from infero.kernels import formats_dynamic
+
+        return formats_dynamic.quantize_w8a8(weight)  # type: ignore[return-value]
     if kind not in KINDS:
         raise ConfigError(f"There is no format {kind!r}; there are {', '.join(KINDS)}.")
     wide = weight.float()

@@ -63,7 +63,8 @@ def format_name(weight: formats.Weight) -> str:
     """"bf16", "fp16", "fp32", "int8", "int4" or "fp8": the weight's bytes, as tables name them."""
     if isinstance(weight, Tensor):
         return {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(weight.dtype, "fp32")
-    return {Int8Weight: "int8", Int4Weight: "int4", Fp8Weight: "fp8"}[type(weight)]
+    known = {Int8Weight: "int8", Int4Weight: "int4", Fp8Weight: "fp8"}
+    return known.get(type(weight), "w8a8")
 
 
 def shape_class(weight: formats.Weight, swiglu: bool, tokens: int = 1) -> str:
@@ -187,7 +188,7 @@ def dot_config(weight: formats.Weight, tokens: int, swiglu: bool, same: bool) ->
     few = tokens <= 16
     rows = 32 if n <= 2048 else 64 if name != "int4" else 128
     block, warps = (16 if few else 64), 4
-    if name == "fp8" and not few:
+    if name in ("fp8", "w8a8") and not few:
         rows, block = 64, 128
     elif name == "int8" and tokens > 64:
         rows, block, warps = 128, 128, 8
@@ -196,7 +197,7 @@ def dot_config(weight: formats.Weight, tokens: int, swiglu: bool, same: bool) ->
     while splits < 8 and tiles * splits < 192 and k >= 512 * splits:
         splits *= 2
     return {"rows": rows, "tokens": block, "inputs": 128, "warps": warps,
-            "stages": 4 if few or name == "fp8" else 3, "splits": splits}
+            "stages": 4 if few or name in ("fp8", "w8a8") else 3, "splits": splits}
 
 
 def dot(x: Tensor, weight: formats.Weight, bias: Tensor | None, norm: Tensor | None, eps: float,
@@ -216,7 +217,8 @@ def dot(x: Tensor, weight: formats.Weight, bias: Tensor | None, norm: Tensor | N
     elif isinstance(weight, Tensor):
         values, kind = weight, 0
     else:
-        values, kind, scales = weight.values, 1 if x_scales is None else 3, weight.scales
+        values, scales = weight.values, weight.scales
+        kind = 1 if x_scales is None else 4 if x.dtype is torch.int8 else 3
     n_out = n // 2 if swiglu else n
     rows = config["rows"]
     grid = (-(-n_out // (rows // 2 if swiglu else rows)), -(-tokens // config["tokens"]),

@@ -17,6 +17,8 @@ from infero.kernels.formats import Int4Weight
 from infero.kernels.language import tl, triton
 
 LARGEST = tl.constexpr(formats.FP8_LARGEST)
+LEVELS = tl.constexpr(127.0)
+NEAREST = tl.constexpr(1.5 * 2.0**23)  # float32 has no fractions from here on
 
 
 @triton.jit
@@ -54,14 +56,20 @@ def _scale_rows(values, scales, out, K, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def _round_rows(x, out, scales, K, stride, BLOCK: tl.constexpr):
-    """One row of x to fp8, over the largest of its absolute values."""
+def _round_rows(x, out, scales, K, stride, BLOCK: tl.constexpr, INT8: tl.constexpr):
+    """One row of x to fp8 or int8, over the largest of its absolute values."""
     row = tl.program_id(0).to(tl.int64)
     k = tl.arange(0, BLOCK)
     number = tl.load(x + row * stride + k, mask=k < K, other=0.0).to(tl.float32)
-    scale = tl.maximum(tl.max(tl.abs(number), 0), 1e-12) / LARGEST
+    largest = tl.max(tl.abs(number), 0)
+    if INT8:
+        scale = tl.where(largest > 0, tl.div_rn(largest, LEVELS), 1.0)
+        number = tl.div_rn(number, scale) + NEAREST - NEAREST  # halves to the even number
+    else:
+        scale = tl.maximum(largest, 1e-12) / LARGEST
+        number = number / scale
     tl.store(scales + row, scale)
-    tl.store(out + row * K + k, (number / scale).to(out.dtype.element_ty), mask=k < K)
+    tl.store(out + row * K + k, number.to(out.dtype.element_ty), mask=k < K)
 
 
 def dequantize(weight: formats.Quantized) -> Tensor:
@@ -83,12 +91,21 @@ def dequantize(weight: formats.Quantized) -> Tensor:
 
 def to_fp8(x: Tensor) -> tuple[Tensor, Tensor]:
     """x: [tokens, in]. Returns it in fp8 and a scale a row, [tokens] float32."""
+    return _rounded(x, torch.float8_e4m3fn)
+
+
+def to_int8(x: Tensor) -> tuple[Tensor, Tensor]:
+    """x: [tokens, in]. Returns it in int8, -127 to 127, and a scale a row, [tokens] float32."""
+    return _rounded(x, torch.int8)
+
+
+def _rounded(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     tokens, k = x.shape
-    out = torch.empty((tokens, k), dtype=torch.float8_e4m3fn, device=x.device)
+    out = torch.empty((tokens, k), dtype=dtype, device=x.device)
     scales = torch.empty(tokens, dtype=torch.float32, device=x.device)
     block = max(1 << (k - 1).bit_length(), 16)
     _round_rows[(tokens,)](x, out, scales, k, x.stride(0), BLOCK=block,
-                           num_warps=16 if block >= 8192 else 4)
+                           INT8=dtype is torch.int8, num_warps=16 if block >= 8192 else 4)
     return out, scales
 
 
@@ -103,6 +120,9 @@ def examples() -> list[Example]:
         Example(_scale_rows, {"values": "*i8", "scales": "*fp32", "out": "*fp16", "K": "i32",
                               "BLOCK": "constexpr"}, {"BLOCK": 4096}, aligned=("K",)),
         Example(_round_rows, {"x": "*bf16", "out": "*fp8e4nv", "scales": "*fp32", "K": "i32",
-                              "stride": "i32", "BLOCK": "constexpr"}, {"BLOCK": 4096},
-                least=(9, 0), aligned=("K", "stride")),
+                              "stride": "i32", "BLOCK": "constexpr", "INT8": "constexpr"},
+                {"BLOCK": 4096, "INT8": False}, least=(9, 0), aligned=("K", "stride")),
+        Example(_round_rows, {"x": "*fp16", "out": "*i8", "scales": "*fp32", "K": "i32",
+                              "stride": "i32", "BLOCK": "constexpr", "INT8": "constexpr"},
+                {"BLOCK": 4096, "INT8": True}, aligned=("K", "stride")),
     ]

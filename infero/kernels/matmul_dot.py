@@ -24,7 +24,7 @@ from typing import Any
 from infero.kernels.examples import Example
 from infero.kernels.language import tl, triton
 
-DENSE, ROW_SCALED, INT4, FP8_BOTH = (tl.constexpr(i) for i in range(4))
+DENSE, ROW_SCALED, INT4, FP8_BOTH, INT8_BOTH = (tl.constexpr(i) for i in range(5))
 
 
 @triton.jit
@@ -66,9 +66,9 @@ def dot(x, w, scales, zeros, x_scales, norm, bias, residual, out, parts, tickets
     """x [M, K] times w [rows, K] of `row_words` elements a row (int4: of 16 bits): out [M, n_out].
 
     Programs: blocks of outputs times blocks of tokens times SPLITS parts of K. K goes BLOCK_K at
-    a time (int4: a block of 128). FP8_BOTH: x is fp8 with a scale a row. parts: float32 for
-    SPLITS * (BLOCK_N + 1) * BLOCK_M numbers a tile of `out`; tickets: a zero for each tile, which
-    is a zero again afterwards.
+    a time (int4: a block of 128). FP8_BOTH, INT8_BOTH: x is of bytes, with a scale a row. parts:
+    float32 for SPLITS * (BLOCK_N + 1) * BLOCK_M numbers a tile of `out`; tickets: a zero for each
+    tile, which is a zero again afterwards.
     """
     block_n, block_m, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     half: tl.constexpr = BLOCK_N // 2
@@ -119,6 +119,7 @@ def dot(x, w, scales, zeros, x_scales, norm, bias, residual, out, parts, tickets
                         part = tl.zeros((BLOCK_N, BLOCK_M), tl.float32)
     else:
         k = tl.arange(0, BLOCK_K)
+        exact = tl.zeros((BLOCK_N, BLOCK_M), tl.int32)
         squares = tl.zeros((BLOCK_K, BLOCK_M), tl.float32)
         w_tile = w + row[:, None] * row_words + k[None, :]
         each = tl.cdiv(tl.cdiv(K, BLOCK_K), SPLITS) * BLOCK_K
@@ -138,10 +139,14 @@ def dot(x, w, scales, zeros, x_scales, norm, bias, residual, out, parts, tickets
                 else:
                     g = tl.load(norm + at + k, mask=at + k < K, other=0.0)
                 xs = (wide * g.to(tl.float32)[:, None]).to(xs.dtype)
-            if FORMAT == FP8_BOTH:
+            if FORMAT == INT8_BOTH:
+                exact = tl.dot(weights, xs, exact, out_dtype=tl.int32)
+            elif FORMAT == FP8_BOTH:
                 acc = tl.dot(weights, xs, acc, max_num_imprecise_acc=128)
             else:
                 acc = tl.dot(weights.to(xs.dtype), xs, acc, input_precision="ieee")
+        if FORMAT == INT8_BOTH:
+            acc = exact.to(tl.float32)
     if PDL:
         tl.extra.cuda.gdc_launch_dependents()
     square = tl.sum(squares, 0)
@@ -168,9 +173,9 @@ def dot(x, w, scales, zeros, x_scales, norm, bias, residual, out, parts, tickets
     if last:
         if NORM:
             acc = acc * tl.rsqrt(square / K + eps)[None, :]
-        if FORMAT == ROW_SCALED or FORMAT == FP8_BOTH:  # noqa: SIM109
+        if FORMAT == ROW_SCALED or FORMAT >= FP8_BOTH:
             acc = acc * tl.load(scales + row)[:, None]
-        if FORMAT == FP8_BOTH:
+        if FORMAT >= FP8_BOTH:
             acc = acc * tl.load(x_scales + m, mask=there, other=0.0)[None, :]
         if BIAS:
             acc = acc + tl.load(bias + row).to(tl.float32)[:, None]
@@ -196,9 +201,9 @@ def example(form: int, rows: int, tokens: int, *, x: str = "bf16", w: str = "", 
                  "BLOCK_K": 128, "SPLITS": 1, "EVEN": True, "ZEROS": False, "NORM": False,
                  "SWIGLU": False, "BIAS": False, "RESIDUAL": False, "PDL": False, "ASM": True,
                  **chosen}
-    out = "bf16" if x == "fp8e4nv" else x
+    out = "bf16" if x in ("fp8e4nv", "i8") else x
     scales = f"*{out}" if form == 2 else "*fp32"
-    pointers = {"x": x, "w": w or (x, "i8", "i16", "fp8e4nv")[form], "norm": out, "bias": out,
+    pointers = {"x": x, "w": w or (x, "i8", "i16", "fp8e4nv", "i8")[form], "norm": out, "bias": out,
                 "residual": out, "out": out, "x_scales": "fp32", "parts": "fp32",
                 "tickets": "i32"}
     sizes = ("M", "n_out", "K", "row_words", "groups", "stride_x", "inter")
@@ -221,4 +226,6 @@ def examples() -> list[Example]:
         example(2, 128, 64, x="fp16", SPLITS=2, SWIGLU=True),
         example(2, 32, 16, x="fp16", EACH=1, GROUP=32, ZEROS=True, EVEN=False),
         example(3, 64, 128, x="fp8e4nv", stages=4, SWIGLU=True, least=(9, 0)),
+        example(4, 64, 16, x="i8", stages=4, SPLITS=2, BIAS=True),
+        example(4, 64, 128, x="i8", warps=8),
     ]

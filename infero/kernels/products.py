@@ -113,13 +113,19 @@ def _silu_mul(gate_up: Tensor) -> Tensor:
 def composed(x: Tensor, weight: formats.Weight, bias: Tensor | None, norm: Tensor | None,
              eps: float, residual: Tensor | None, swiglu: bool,
              out_dtype: torch.dtype | None) -> Tensor:
-    """The same in PyTorch, one call an operation: the oracle, and what runs without Triton."""
+    """The same, one call an operation: the oracle, and what runs without Triton.
+
+    A format with a product of its own comes here on a GPU too, where the operations around it are
+    kernels.
+    """
+    own = not isinstance(weight, (Tensor, *UNPACKED)) and kernels.triton(x.device)
     if norm is not None:
-        x = torch_ops.rms_norm(x, norm, eps)
+        x = (_rms_norm if own else torch_ops.rms_norm)(x, norm, eps)
     y = F.linear(x, weight, bias) if isinstance(weight, Tensor) else weight.multiply(x, bias)
-    if swiglu:
-        gate, up = y.chunk(2, dim=-1)
-        y = torch_ops.swiglu(gate, up)
+    if swiglu and own:
+        y = _silu_mul(y)
+    elif swiglu:
+        y = torch_ops.swiglu(*y.chunk(2, dim=-1))
     if residual is not None:
         y = residual + y
     return y if out_dtype is None else y.to(out_dtype)
