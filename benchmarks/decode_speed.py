@@ -50,6 +50,7 @@ CASES = (
     Case("llama3_8b_bf16", "8b", None, 168),
     Case("llama3_8b_fp8", "8b", "fp8"),
     Case("llama3_8b_int8", "8b", "int8", 280),
+    Case("llama3_8b_w8a8", "8b", "w8a8"),
     Case("llama3_8b_int4", "8b", "int4", 380),
 )
 
