@@ -1,0 +1,349 @@
+"""What each way of making SmolLM2 smaller costs: perplexity, KL, agreement, a task, bytes, seconds.
+
+    python -m benchmarks.quality [--only int8 gptq4_g64 ...] [--model PATH] [--tokens 8192]
+                                 [--device cpu|cuda] [--smoke] [--out DIR]
+
+Every method of chapters 4 and 5 starts from the same float32 weights and is judged on the same
+part of the shipped evaluation text beside them; those that look at data look at the calibration
+text. The arithmetic is float32 throughout, so that only the rounding under test is seen: in bf16
+the arithmetic alone moves the distribution as far as good 8-bit weights do (the row bf16). The
+head is rounded to int8 with the rest, except where a line says otherwise. Results are saved after
+each method. Speeds are measured elsewhere (decode_speed, cpu_decode): `format` says which applies.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import gc
+import math
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import infero
+from benchmarks import partial
+from benchmarks.chapter01 import SMOKE
+from infero import bench_limits, evaluate, multiple_choice, results
+from infero.errors import InferoError
+from infero.kernels import formats
+from infero.model import Model, random_model
+from infero.quant import affine, blocks, calibration, codes, quantizer
+from infero.quant.fold import MATRICES
+
+LENGTH = 512
+CALIBRATION = 16384  # tokens
+HALVES = 16.0  # bits of the scales of groups
+
+Change = Callable[[Model], Model]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A line of the table. `settings`: of a quantizer; or `change`: what makes the smaller model.
+
+    format: what the engine reads, by which a speed is found. bits: of a weight, without scales;
+    bits_a_weight: with them, where the settings do not say.
+    """
+
+    name: str
+    method: str
+    format: str
+    bits: float
+    settings: dict[str, Any] = field(default_factory=dict)
+    change: Change | None = None
+    group: str = "row"
+    bits_a_weight: float | None = None
+    activations: str = "16"
+
+
+def per_tensor(model: Model) -> Model:
+    """Int8 with one scale for each whole matrix."""
+    return replaced(model, lambda w: affine.fake_quantize(w, 8, granularity="tensor"),
+                    lambda w: affine.fake_quantize(w, 8, granularity="tensor"))
+
+
+def in_blocks(name: str, head: str | None = None) -> Change:
+    """Weights at the nearest numbers of one of chapter 5's block formats; the head in int8."""
+    nearest = blocks.FORMATS[name][0]
+    return lambda model: replaced(model, nearest, blocks.FORMATS[head][0] if head else int8_head)
+
+
+def int8_head(weight: Tensor) -> Tensor:
+    """What the head is in eight bits, one scale a row."""
+    return codes.pack(affine.rtn(weight, 8), weight.dtype).dequantize()
+
+
+def replaced(model: Model, change: Callable[[Tensor], Any], head: Callable[[Tensor], Any]) -> Model:
+    """The model with every matrix of its layers and its head changed."""
+    layers = [dataclasses.replace(layer, **{n: change(getattr(layer, n)) for n in MATRICES})
+              for layer in model.layers]
+    return dataclasses.replace(model, layers=layers, head=head(model.head))
+
+
+class BothFp8(formats._Format):
+    """An E4M3 weight whose activations are rounded to E4M3 too, a scale a token, as on Hopper."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self.weight = formats.quantize_rows(weight, "fp8").dequantize()
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.weight.shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.weight.dtype
+
+    def multiply(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """x [tokens, in], rounded, times the weight transposed."""
+        scale = x.abs().amax(1, keepdim=True).clamp(min=1e-12) / formats.FP8_LARGEST
+        limited = (x / scale).clamp(-formats.FP8_LARGEST, formats.FP8_LARGEST)
+        return F.linear(limited.to(torch.float8_e4m3fn).to(x.dtype) * scale, self.weight, bias)
+
+
+def both_fp8(model: Model) -> Model:
+    """Weights and activations in E4M3."""
+    return replaced(model, BothFp8, BothFp8)
+
+
+def in_bf16(model: Model) -> Model:
+    """Weights and arithmetic in bfloat16."""
+    def cast(t: Tensor | None) -> Tensor | None:
+        return None if t is None else t.to(torch.bfloat16)
+
+    layers = [dataclasses.replace(layer, **{k: cast(t) for k, t in vars(layer).items()})
+              for layer in model.layers]
+    embedding = model.embedding.to(torch.bfloat16)
+    head = embedding if model.head is model.embedding else model.head.to(torch.bfloat16)
+    return dataclasses.replace(model, layers=layers, embedding=embedding, head=head,
+                               final_norm=model.final_norm.to(torch.bfloat16))
+
+
+def few_bits(method: str, bits: int, group: int | None, symmetric: bool = True, suffix: str = "",
+             **more: Any) -> Case:
+    """A line of four bits or fewer, named like gptq4_g64 or rtn3_ch; an `a` is for asymmetric."""
+    name = f"{method}{bits}_{f'g{group}' if group else 'ch'}{'' if symmetric else 'a'}{suffix}"
+    settings = {"method": method, "bits": bits, "group": group, "symmetric": symmetric, **more}
+    return Case(name, method, "int4", bits, settings, group=str(group or "row"))
+
+
+CASES = (
+    Case("bf16", "bfloat16", "bf16", 16, change=in_bf16, bits_a_weight=16),
+    Case("int8_tensor", "rtn", "int8", 8, change=per_tensor, group="tensor", bits_a_weight=8),
+    Case("int8", "rtn", "int8", 8, {"method": "int8"}),
+    Case("w8a8", "w8a8", "w8a8", 8, {"method": "w8a8"}, activations="8"),
+    Case("smoothquant", "smoothquant", "w8a8", 8, {"method": "smoothquant"}, activations="8"),
+    Case("outliers", "outliers", "outliers", 8, {"method": "outliers"}, activations="8 and 16"),
+    Case("fp8", "e4m3", "fp8", 8, {"method": "fp8"}),
+    Case("fp8_both", "e4m3", "fp8", 8, change=both_fp8, activations="8"),
+    few_bits("rtn", 4, 64), few_bits("gptq", 4, 64), few_bits("awq", 4, 64),
+    few_bits("rtn", 4, None), few_bits("gptq", 4, None), few_bits("awq", 4, None),
+    few_bits("rtn", 3, 64), few_bits("gptq", 3, 64), few_bits("awq", 3, 64),
+    few_bits("rtn", 3, None), few_bits("gptq", 3, None), few_bits("awq", 3, None),
+    few_bits("rtn", 4, 64, False), few_bits("gptq", 4, 64, False), few_bits("awq", 4, 64, False),
+    few_bits("rtn", 3, 64, False), few_bits("gptq", 3, 64, False), few_bits("awq", 3, 64, False),
+    few_bits("rtn", 4, None, False), few_bits("rtn", 3, None, False),
+    few_bits("rtn", 4, 32, False),
+    few_bits("rtn", 4, 64, suffix="_mse", ranges="mse"),
+    few_bits("gptq", 4, 64, suffix="_order", act_order=True),
+    few_bits("qat", 4, 64), few_bits("qat", 3, 64),
+    Case("mixed4", "mixed", "mixed", 4, {"method": "mixed", "budget_bits": 4.0}, group="64"),
+    *(Case(name.lower(), name, "int4" if bits < 6 else "int8", int(bits),
+           change=in_blocks(name), group=group, bits_a_weight=bits)
+      for name, bits, group in (("Q4_0", 4.5, "32"), ("NF4", 4.25, "64"), ("MXFP4", 4.25, "32"),
+                                ("NVFP4", 4.5, "16"), ("MXFP8", 8.25, "32"))),
+    Case("q4_1", "as stored", "q4_1", 4, change=in_blocks("Q4_1", head="Q8_0"), group="32",
+         bits_a_weight=5.0),
+)
+COLUMNS = (("name", ""), ("method", ""), ("bits", ""), ("group", ""), ("symmetric", ""),
+           ("activations", ""), ("bits_a_weight", ""), ("bytes", "byte"), ("perplexity", ""),
+           ("perplexity_ratio", ""), ("kl", ""), ("kl_error", ""), ("top1", ""), ("task", ""),
+           ("margin", ""), ("seconds", "s"), ("format", ""))
+
+
+def made(case: Case, model: Model, windows: Tensor) -> Model:
+    """The smaller model of a line."""
+    if case.change is not None:
+        return case.change(model)
+    settings = quantizer.Settings(**case.settings, length=windows.shape[1],
+                                  calibration_tokens=windows.numel())
+    return quantizer.quantize_model(model, settings, windows)
+
+
+def for_judging(model: Model) -> Model:
+    """Weights that are unpacked anyway, unpacked once: the same numbers, at any speed's expense."""
+    plain = (formats.Int4Weight, formats.Int8Weight, formats.Fp8Weight)
+
+    def unpacked(weight: Any) -> Any:
+        return weight.dequantize() if isinstance(weight, plain) else weight
+
+    return replaced(model, unpacked, unpacked)
+
+
+def size(case: Case, model: Model) -> tuple[float, float]:
+    """(bits a weight of the layers' matrices, bytes of weights that a decode step reads).
+
+    As the format is defined: 3 bits count as 3, though the kernels store them in 4.
+    """
+    matrices = [getattr(layer, name) for layer in model.layers for name in MATRICES]
+    numbers = sum(math.prod(w.shape) for w in matrices)
+    held = sum(w.nbytes for w in matrices)
+    bits = case.bits_a_weight
+    if bits is None and case.format == "int4":
+        symmetric = case.settings.get("symmetric", True)
+        scales = sum(w.scales.numel() for w in matrices)
+        bits = case.bits + HALVES * (1 if symmetric else 2) * scales / numbers
+    if bits is None:
+        bits = 8 * held / numbers if case.change is None else float(case.bits)
+    return bits, numbers * bits / 8 + head_bytes(case, model.head)
+
+
+def head_bytes(case: Case, head: Any) -> float:
+    """Bytes of the output head: 16 bits, Q8_0, or eight bits with a float32 scale a row."""
+    numbers = math.prod(head.shape)
+    if case.name == "bf16":
+        return 2.0 * numbers
+    return 8.5 / 8 * numbers if case.name == "q4_1" else numbers + 4.0 * head.shape[0]
+
+
+def judged(case: Case, small: Model, kept: evaluate.Reference, seconds: float,
+           batch: int) -> tuple[list[Any], evaluate.Score, multiple_choice.Choices | None]:
+    """One row of the table, with what it was made from."""
+    bits, read = size(case, small)
+    model = for_judging(small)
+    score = evaluate.evaluate(model, kept.ids, kept, length=kept.length, batch=batch)
+    choices = None if model.tokenizer is None else multiple_choice.answer(model, batch=4 * batch)
+    symmetric = case.settings.get("symmetric", True)
+    row = [case.name, case.method, case.bits, case.group, "yes" if symmetric else "no",
+           case.activations, bits, read, score.perplexity, score.perplexity_ratio, score.kl,
+           score.kl_error, score.top1, None if choices is None else choices.accuracy,
+           None if choices is None else choices.margin, seconds, case.format]
+    finite = [None if isinstance(v, float) and not math.isfinite(v) else v for v in row]
+    return finite, score, choices
+
+
+def record(r: results.Recorder, case: Case, row: list[Any], score: evaluate.Score,
+           choices: multiple_choice.Choices | None) -> None:
+    """Values NAME_perplexity, NAME_kl and so on, for the text of the chapters."""
+    by_name = dict(zip((c for c, _ in COLUMNS), row, strict=True))
+    units = {"bytes": "byte", "seconds": "s"}
+    for what in ("perplexity", "perplexity_ratio", "kl", "kl_error", "top1", "task", "margin",
+                 "bits_a_weight", "bytes", "seconds"):
+        if by_name[what] is not None:
+            r.value(f"{case.name}_{what}", by_name[what], unit=units.get(what, ""),
+                    n=score.tokens if what in ("perplexity", "perplexity_ratio", "kl", "top1")
+                    else None)
+    r.value(f"{case.name}_perplexity_ratio_error",
+            (score.perplexity_ratio or 1) * (score.nll_change_error or 0), unit="")
+    if choices is not None:
+        r.value(f"{case.name}_task_error", choices.accuracy_error, unit="")
+
+
+def verdicts(rows: dict[str, dict[str, Any]]) -> list[str]:
+    """What the book expects of the methods, and whether this run shows it."""
+    found = []
+
+    def expect(words: str, holds: bool) -> None:
+        found.append(f"{'holds ' if holds else 'FAILS '} {words}")
+
+    if "int8" in rows:
+        ratio = rows["int8"]["perplexity_ratio"]
+        expect(f"int8, a scale a row: perplexity within 1 % (x {ratio:.4f})", abs(ratio - 1) < 0.01)
+    pairs = [("smoothquant", "w8a8")]
+    for tail in ("4_g64", "4_ch", "3_g64", "3_ch", "4_g64a", "3_g64a"):
+        pairs += [(f"gptq{tail}", f"rtn{tail}"), (f"awq{tail}", f"rtn{tail}")]
+    for better, worse in pairs:
+        if better in rows and worse in rows:
+            a, b = rows[better], rows[worse]
+            expect(f"{better} beats {worse}: KL {a['kl']:.4f} against {b['kl']:.4f}, perplexity "
+                   f"{a['perplexity']:.2f} against {b['perplexity']:.2f}",
+                   a["kl"] < b["kl"] and a["perplexity"] < b["perplexity"])
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.quality",
+                                     description=__doc__.split("\n")[0])
+    parser.add_argument("--only", nargs="+", choices=[case.name for case in CASES])
+    parser.add_argument("--model", help="the model to make smaller (default: SmolLM2)")
+    parser.add_argument("--tokens", type=int, default=8192, help="of the evaluation text")
+    parser.add_argument("--device", choices=["cuda", "cpu"],
+                        default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--smoke", action="store_true", help="tiny sizes: does it run at all?")
+    parser.add_argument("--out", help="folder for the results (default: results/)")
+    args = parser.parse_args(argv)
+    cases = [case for case in CASES if not args.only or case.name in args.only]
+    length = 32 if args.smoke else LENGTH
+    if args.smoke:
+        model = random_model(SMOKE, device=args.device)
+        ids = torch.randint(0, 512, (129,), generator=torch.Generator().manual_seed(0)).tolist()
+        windows = torch.tensor(ids[1:]).view(-1, length)
+    else:
+        model = infero.load(args.model, dtype="float32", device=args.device)
+        ids = evaluate.token_ids(model.tokenizer, "evaluation", args.tokens)
+        text = evaluate.token_ids(model.tokenizer, "calibration")
+        windows = calibration.sequences(text, length, CALIBRATION // length)
+    batch = 16 if args.device == "cuda" else 4
+    rows: list[list[Any]] = []
+    failed: list[str] = []
+    with results.record("quality", argv=argv, out=args.out, device=args.device) as r:
+        kept = evaluate.reference(model, ids, length=length, batch=batch)
+        base = kept.score()
+        answers = multiple_choice.answer(model, batch=4 * batch) if model.tokenizer else None
+        r.value("tokens", len(ids), unit="token", note="of the evaluation text")
+        r.value("calibration_tokens", windows.numel(), unit="token")
+        r.value("base_perplexity", base.perplexity, unit="", n=base.tokens)
+        r.value("base_perplexity_error", base.perplexity_error, unit="")
+        r.value("base_bytes", 0.5 * bench_limits.weights_read(model), unit="byte",
+                note="weights that a decode step reads, in 16 bits")
+        if answers is not None:
+            r.value("base_task", answers.accuracy, unit="", n=len(answers.picks))
+            r.value("base_task_error", answers.accuracy_error, unit="")
+            r.value("base_margin", answers.margin, unit="")
+        print(f"reference: perplexity {base.perplexity:.3f} ± {base.perplexity_error:.3f} on "
+              f"{base.tokens} tokens" + (f", task {answers.accuracy:.3f}" if answers else ""),
+              file=sys.stderr, flush=True)
+        for case in cases:
+            try:
+                started = time.perf_counter()
+                small = made(case, model, windows)
+                if args.device == "cuda":
+                    torch.cuda.synchronize()
+                row, score, choices = judged(case, small, kept, time.perf_counter() - started,
+                                             batch)
+            except InferoError as problem:
+                print(f"  {case.name:<14} not made: {problem}", file=sys.stderr, flush=True)
+                failed.append(case.name)
+                continue
+            except Exception:  # one method must not cost the others
+                traceback.print_exc()
+                failed.append(case.name)
+                continue
+            rows.append(row)
+            record(r, case, row, score, choices)
+            r.table("methods", COLUMNS, rows)
+            print(f"  {case.name:<14} {row[6]:6.3f} bits  ppl {score.perplexity:9.3f} "
+                  f"(x {score.perplexity_ratio:.4f})  KL {score.kl:.5f} ± {score.kl_error:.5f}  "
+                  f"top-1 {score.top1:.4f}  task "
+                  f"{choices.accuracy if choices else math.nan:.3f}  {row[15]:6.1f} s",
+                  file=sys.stderr, flush=True)
+            partial.save(r, argv, args.out, args.device)
+            del small
+            gc.collect()
+        named = [dict(zip((c for c, _ in COLUMNS), row, strict=True)) for row in rows]
+        print("\n".join(verdicts({row["name"]: row for row in named})), file=sys.stderr)
+    if failed:
+        print(f"These failed, find out why: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
