@@ -204,6 +204,95 @@ def steps_matmul() -> None:
     module.linear(long, formats.quantize(torch.ones(8, 32), "int4", 32))
 
 
+def _in_format(to: Callable[[Any], Any], model: Model | None = None) -> None:
+    """Four tokens of a tiny model whose layers' matrices went through `to`."""
+    import dataclasses
+
+    from infero.llm import LLM
+    from infero.quant.fold import MATRICES
+    from infero.sampling import SamplingParams
+
+    model = model or tiny_model()
+    layers = [dataclasses.replace(layer, **{n: to(getattr(layer, n)) for n in MATRICES})
+              for layer in model.layers]
+    params = SamplingParams(temperature=0.0, max_tokens=4, ignore_eos=True)
+    rounded = dataclasses.replace(model, layers=layers)
+    LLM(rounded, kv_memory_bytes=1 << 20).generate([1, 2, 3], params)
+
+
+def eight_bits() -> None:
+    """The engine on int8 weights, with an embedding that was rounded and came back."""
+    import dataclasses
+
+    from infero.quant import affine, codes
+
+    model = tiny_model()
+    embedding = affine.fake_quantize(model.embedding, 8, granularity="channel", symmetric=False)
+    _in_format(lambda weight: codes.pack(affine.rtn(weight, 8), weight.dtype),
+               dataclasses.replace(model, embedding=embedding))
+
+
+def w8a8() -> None:
+    """The engine on int8 weights and activations, smoothed by what a few tokens showed."""
+    import dataclasses
+
+    import torch
+
+    from infero.kernels import formats_dynamic
+    from infero.quant import calibration, outliers
+
+    model = tiny_model()
+    model = dataclasses.replace(model, layers=[dataclasses.replace(x) for x in model.layers])
+    ids = torch.randint(0, 32, (2, 8), generator=torch.Generator().manual_seed(0))
+    hidden = calibration.embed(model, ids)
+    for index, layer in enumerate(model.layers):
+        stats = calibration.layer_stats(model, index, hidden, hessian=False)
+        outliers.smooth(model.config, layer, stats)
+        hidden = calibration.advance(model, index, hidden)
+    _in_format(formats_dynamic.quantize_w8a8, model)
+
+
+def e4m3() -> None:
+    """The engine on weights of eight-bit floats."""
+    from infero.quant import floats
+
+    _in_format(floats.weight_e4m3)
+
+
+def pruned() -> None:
+    """Two layers as 2:4 by Wanda and SparseGPT, the better one of them alone, in the engine."""
+    import torch
+
+    from infero.compress import pruning, semi_structured, structured
+    from infero.llm import LLM
+    from infero.sampling import SamplingParams
+
+    ids = torch.randint(0, 32, (4, 16), generator=torch.Generator().manual_seed(0))
+    params = SamplingParams(temperature=0.0, max_tokens=2, ignore_eos=True)
+    for method in ("wanda", "sparsegpt"):
+        sparse = pruning.prune(tiny_model(), method, pattern=(2, 4), ids=ids)
+        importance = structured.layer_importance(sparse, ids)
+        smaller = semi_structured.sparsify(structured.drop_layers(sparse, 1, importance))
+        LLM(smaller, kv_memory_bytes=1 << 20).generate([1, 2, 3], params)
+
+
+def distilled() -> None:
+    """One training step of a student of one layer, which the engine then runs."""
+    import torch
+
+    from infero.compress import distill, structured
+    from infero.llm import LLM
+    from infero.sampling import SamplingParams
+
+    teacher = tiny_model()
+    student = distill.trainable(structured.keep_layers(teacher, [0]))
+    optimizer = distill.optimizer_for(student, distill.Recipe())
+    ids = torch.randint(0, 32, (2, 8), generator=torch.Generator().manual_seed(0))
+    distill.step(student, teacher, ids, optimizer, temperature=2.0)
+    params = SamplingParams(temperature=0.0, max_tokens=2, ignore_eos=True)
+    LLM(student, kv_memory_bytes=1 << 20).generate([1, 2, 3], params)
+
+
 def coalescing() -> None:
     """The bandwidth that chapter 13 expects of an access pattern."""
     from infero.kernels.steps import coalescing as module
@@ -227,6 +316,11 @@ CONFIGURATIONS: dict[str, Callable[[], None]] = {
     "steps_elementwise": steps_elementwise,
     "steps_attention": steps_attention,
     "coalescing": coalescing,
+    "eight_bits": eight_bits,
+    "w8a8": w8a8,
+    "e4m3": e4m3,
+    "pruned": pruned,
+    "distilled": distilled,
     "steps_matmul": steps_matmul,
     "lanes": lanes,
     "taped": taped,

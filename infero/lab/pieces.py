@@ -57,6 +57,8 @@ LABS: tuple[Lab, ...] = (
     Lab("01", "01_from_prompt_to_token", "From prompt to token", minutes=100),
     Lab("02", "02_gpus_and_the_memory_wall", "GPUs and the memory wall", minutes=75),
     Lab("03", "03_measuring_honestly", "Measuring honestly", minutes=90),
+    Lab("04", "04_eight_bits", "Eight bits", minutes=90),
+    Lab("06", "06_pruning_and_distillation", "Pruning and distillation", minutes=90),
     Lab("07", "07_the_kv_cache", "The KV cache", minutes=80),
     Lab("08", "08_paged_attention", "PagedAttention and prefix caching", minutes=90),
     Lab("10", "10_continuous_batching", "Continuous batching", minutes=80),
@@ -70,6 +72,8 @@ LABS: tuple[Lab, ...] = (
 _LAB01 = "infero.lab.checks.lab01"
 _LAB02 = "infero.lab.checks.lab02"
 _LAB03 = "infero.lab.checks.lab03"
+_LAB04 = "infero.lab.checks.lab04"
+_LAB06 = "infero.lab.checks.lab06"
 _LAB07 = "infero.lab.checks.lab07"
 _LAB08 = "infero.lab.checks.lab08"
 _LAB10 = "infero.lab.checks.lab10"
@@ -123,6 +127,39 @@ PIECES: tuple[Piece, ...] = (
           points=15),
     Piece("infero.bench.closed_loop", lab="03", exercise="5", check=f"{_LAB03}:closed_loop",
           title="The closed loop of N clients", configuration="bench", points=15),
+    # Lab 4: eight bits.
+    Piece("infero.quant.affine.scale_and_zero", lab="04", exercise="1",
+          check=f"{_LAB04}:scale_and_zero", title="A scale and a zero point for a range",
+          configuration="eight_bits"),
+    Piece("infero.quant.affine.quantize", lab="04", exercise="2a", check=f"{_LAB04}:quantize",
+          title="Round to whole numbers", configuration="eight_bits"),
+    Piece("infero.quant.affine.dequantize", lab="04", exercise="2b", check=f"{_LAB04}:dequantize",
+          title="And back again", configuration="eight_bits", points=5),
+    Piece("infero.quant.int8.quantize_tokens", lab="04", exercise="3",
+          check=f"{_LAB04}:quantize_tokens", title="Round activations, token by token",
+          configuration="w8a8", points=15),
+    Piece("infero.quant.int8.multiply", lab="04", exercise="4", check=f"{_LAB04}:multiply",
+          title="A product of bytes", configuration="w8a8", points=15),
+    Piece("infero.quant.outliers.smoothing_factors", lab="04", exercise="5",
+          check=f"{_LAB04}:smoothing_factors", title="Share an outlier with the weight",
+          configuration="w8a8"),
+    Piece("infero.quant.floats.to_e4m3", lab="04", exercise="6", check=f"{_LAB04}:to_e4m3",
+          title="Eight bits that float", configuration="e4m3", points=20),
+    # Lab 6: pruning and distillation.
+    Piece("infero.compress.magnitude.keep_n_of_m", lab="06", exercise="1",
+          check=f"{_LAB06}:keep_n_of_m", title="Keep n of every m", configuration="pruned"),
+    Piece("infero.compress.wanda.scores", lab="06", exercise="2", check=f"{_LAB06}:scores",
+          title="What a weight is multiplied by", configuration="pruned", points=5),
+    Piece("infero.compress.sparsegpt.sweep", lab="06", exercise="3", check=f"{_LAB06}:sweep",
+          title="Remove, and make up for it", configuration="pruned", points=20),
+    Piece("infero.compress.semi_structured.compress", lab="06", exercise="4",
+          check=f"{_LAB06}:compress", title="Two values and two positions",
+          configuration="pruned", points=15),
+    Piece("infero.compress.structured.block_influence", lab="06", exercise="5",
+          check=f"{_LAB06}:block_influence", title="How far a layer turns its tokens",
+          configuration="pruned"),
+    Piece("infero.compress.distill.kd_loss", lab="06", exercise="6", check=f"{_LAB06}:kd_loss",
+          title="The loss of a student", configuration="distilled", points=15),
     # Lab 7: the KV cache.
     Piece("infero.cache.kv.write", lab="07", exercise="1", check=f"{_LAB07}:write",
           title="Store keys and values in their slots", configuration="cached"),

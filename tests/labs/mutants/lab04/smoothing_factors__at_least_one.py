@@ -1,0 +1,7 @@
+# mutant: infero.quant.outliers.smoothing_factors
+# story: never below 1
+#| exercise: infero.quant.outliers.smoothing_factors
+def smoothing_factors(activation_max, weight_max, alpha=0.5):
+    a, w = activation_max.float(), weight_max.float()
+    factors = (a ** alpha / w ** (1 - alpha)).clamp(min=1)
+    return torch.where((a > 0) & (w > 0), factors, 1.0)

@@ -1,0 +1,11 @@
+# mutant: infero.quant.floats.to_e4m3
+# diagnosis: negative-zero
+# story: asks x < 0
+#| exercise: infero.quant.floats.to_e4m3
+def to_e4m3(x):
+    size = x.float().abs().clamp(max=448)
+    mantissa, exponent = torch.frexp(size)
+    normal = (mantissa * 16).round() + (exponent + 5) * 8
+    code = torch.where(size < 2 ** -6, (size * 2 ** 9).round(), normal)
+    code = torch.where(size.isnan(), 127.0, code)
+    return (code + 128 * (x < 0)).to(torch.uint8)
