@@ -38,10 +38,10 @@ NAME = "infero.json"
 FORMAT = 1
 OUTER = "outer.safetensors"
 PARTIAL = ".partial"
-#: Modules that define formats of weights, and fields that are kept in the activations' dtype.
+#: Modules that define formats of weights.
 HOMES = ("infero.kernels.formats", "infero.kernels.formats_dynamic", "infero.kernels.ordered")
-SERVED = ("scales", "zeros")
-SERVED_BY = ("Int4Weight",)
+#: Tensors of a format that have the activations' dtype; all others keep theirs.
+SERVED = {"Int4Weight": ("scales", "zeros"), "OutlierWeight": ("kept",)}
 _HALF_RANGE = (2.0**-10, 65504.0)  # largest magnitude for which float16 is exact enough
 
 
@@ -115,7 +115,7 @@ def together(facts: Mapping[str, Any], tensors: Mapping[str, Tensor], dtype: tor
             values[key] = torch.Size(value) if key == "shape" else value
     for name, t in tensors.items():
         if "." not in name:
-            served = kind.__name__ in SERVED_BY and name in SERVED
+            served = name in SERVED.get(kind.__name__, ())
             values[name] = t.to(dtype) if served else t
     names = {one.name for one in dataclasses.fields(kind)}
     if set(values) != names:
@@ -138,8 +138,8 @@ def kept(weight: Any) -> Any:
         return stored(weight).to(weight.dtype)
     changed = {one.name: kept(value) for one in dataclasses.fields(weight)
                if isinstance(value := getattr(weight, one.name), formats._Format)}
-    if type(weight).__name__ in SERVED_BY:
-        changed |= {name: kept(t) for name in SERVED if (t := getattr(weight, name)) is not None}
+    changed |= {name: kept(t) for name in SERVED.get(type(weight).__name__, ())
+                if (t := getattr(weight, name)) is not None}
     return dataclasses.replace(weight, **changed) if changed else weight
 
 
@@ -204,9 +204,8 @@ def add_weights(folder: Path, manifest: Manifest, name: str, weights: Mapping[st
             tensors[key] = stored(weight)
         else:
             packed[key], parts = apart(kept(weight))
-            served = type(weight).__name__ in SERVED_BY
-            parts = {part: stored(t) if served and part in SERVED else t
-                     for part, t in parts.items()}
+            served = SERVED.get(type(weight).__name__, ())
+            parts = {part: stored(t) if part in served else t for part, t in parts.items()}
             packed_bytes += sum(t.nbytes for t in parts.values())
             tensors |= {f"{key}.{part}": t for part, t in parts.items()}
     # Wide numbers first, so that every tensor begins at a multiple of its numbers' size.
@@ -292,7 +291,7 @@ def check_shapes(weight: Any, shape: list[int]) -> None:
         groups = -(-inputs // weight.group)
         wanted = {"words": (out, -(-inputs // formats.BLOCK) * formats.BLOCK // 8),
                   "scales": (out, groups), "zeros": (out, groups)}
-    elif isinstance(weight, (formats.Int8Weight, formats.Fp8Weight)):
+    elif hasattr(weight, "values"):  # a byte a weight
         wanted = {"values": (out, inputs), "scales": (out,)}
     for name, size in wanted.items():
         t = getattr(weight, name)

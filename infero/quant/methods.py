@@ -18,7 +18,7 @@ from torch import Tensor
 
 from infero.errors import ConfigError
 from infero.kernels import formats
-from infero.quant import affine, codes
+from infero.quant import affine, codes, floats, outliers
 
 if TYPE_CHECKING:
     from infero.model import Model
@@ -34,10 +34,11 @@ class Settings:
     """What a quantization is asked to do. Everything that changes the numbers is in here.
 
     bits: 4 by default, 8 where the method is one of 8. group: inputs that share a scale, None for
-    one scale a row; by default 64, and None at 8 bits. head: the output head too, in eight bits. calibration_tokens in windows of `length` tokens; seed: which windows. damping, act_order:
-    GPTQ. alpha: how much of the outliers SmoothQuant moves into the weights. threshold: the size
-    from which LLM.int8() calls an activation an outlier. budget_bits: mixed precision's mean.
-    steps: QAT's, a layer.
+    one scale a row; by default 64, and None at 8 bits. head: the output head too, in eight bits.
+    calibration_tokens in windows of `length` tokens; seed: which windows. damping, act_order: GPTQ.
+    alpha: how much of the outliers SmoothQuant moves into the weights. threshold: the size from
+    which LLM.int8() calls an activation an outlier. budget_bits: mixed precision's mean. steps:
+    QAT's, a layer.
     """
 
     method: str
@@ -173,11 +174,51 @@ class Fp8(Rounding):
 
     def matrix(self, name: str, weight: Tensor, stats: Stats | None) -> formats.Quantized:
         """The nearest values."""
-        return formats.quantize_rows(weight, "fp8")
+        parts = [floats.weight_e4m3(part) for part in weight.split(affine.ROWS)]
+        return formats.Fp8Weight(torch.cat([p.values for p in parts]),
+                                 torch.cat([p.scales for p in parts]), weight.dtype)
 
     def head(self, weight: Tensor) -> formats.Quantized:
         """In the same format."""
-        return formats.quantize_rows(weight, "fp8")
+        return self.matrix("head", weight, None)
+
+
+class W8A8(Rounding):
+    """Eight bits for weights and activations: arXiv:2206.01861."""
+
+    bytes = True
+
+    def matrix(self, name: str, weight: Tensor, stats: Stats | None) -> formats.Quantized:
+        """The nearest values, for activations that are rounded too."""
+        from infero.kernels import formats_dynamic
+
+        return formats_dynamic.quantize_w8a8(weight)  # type: ignore[return-value]
+
+
+class SmoothQuant(W8A8):
+    """W8A8 after the weights have taken a share of the outliers: arXiv:2211.10438."""
+
+    folds = True
+
+    def prepare(self, model: Model, index: int, stats: dict[str, Stats]) -> None:
+        """Fold the factors in."""
+        outliers.smooth(model.config, model.layers[index], stats, self.settings.alpha)
+
+
+class Outliers(Rounding):
+    """W8A8 but for the channels of the largest activations (LLM.int8()): arXiv:2208.07339."""
+
+    bytes = True
+    needs_stats = True
+
+    def matrix(self, name: str, weight: Tensor, stats: Stats | None) -> formats.Quantized:
+        """The nearest values, and the columns that meet outliers as they are."""
+        from infero.kernels import formats_dynamic
+
+        assert stats is not None
+        columns = outliers.outlier_columns(stats.max_abs, self.settings.threshold)
+        return formats_dynamic.quantize_outliers(  # type: ignore[return-value]
+            weight, columns.to(weight.device))
 
 
 class Gptq(Rounding):
@@ -210,7 +251,8 @@ class Awq(Rounding):
 
 
 METHODS: dict[str, type[Rounding]] = {
-    "rtn": Rounding, "gptq": Gptq, "awq": Awq, "int8": Int8, "fp8": Fp8,
+    "rtn": Rounding, "gptq": Gptq, "awq": Awq, "int8": Int8, "w8a8": W8A8,
+    "smoothquant": SmoothQuant, "outliers": Outliers, "fp8": Fp8,
 }
 
 

@@ -125,12 +125,10 @@ def quantize_layer(model: Model, method: Quantizer, index: int, hidden: Tensor |
 
 def checked(model: Model) -> Model:
     """A copy whose layers may be replaced; ConfigError where the model cannot be quantized."""
-    named: list[tuple[str, Any]] = [("embedding", model.embedding),
-                                    ("final_norm", model.final_norm)]
-    if model.head is not model.embedding:
-        named.append(("head", model.head))
-    for i, layer in enumerate(model.layers):
-        named += [(f"layers.{i}.{key}", t) for key, t in vars(layer).items() if t is not None]
+    named = [(f"layers.{i}.{key}", t) for i, layer in enumerate(model.layers)
+             for key, t in vars(layer).items() if t is not None]
+    named += [("embedding", model.embedding), ("final_norm", model.final_norm)]
+    named += [("head", model.head)] if model.head is not model.embedding else []
     for name, tensor in named:
         if not isinstance(tensor, Tensor):
             raise ConfigError(f"{name} of {model.name or 'the model'} is quantized already "
@@ -184,8 +182,9 @@ def _tokens(model: Model, file: str | os.PathLike[str] | None) -> tuple[list[int
     return model.tokenizer.encode(text), {"source": name, "sha256": digest}
 
 
-def base_of(source: Model | str | os.PathLike[str] | None) -> dict[str, str]:
-    """The base model's name and a SHA-256: of its file, its folder's files, or its numbers."""
+def base_of(source: Model | str | os.PathLike[str] | None) -> dict[str, Any]:
+    """The base model's name, bytes on the disk and a SHA-256: of its file, of its folder's files,
+    or of its numbers."""
     digest = hashlib.sha256()
     if isinstance(source, Model):
         tensors = [source.embedding, source.final_norm, source.head, source.inv_freq]
@@ -202,11 +201,14 @@ def base_of(source: Model | str | os.PathLike[str] | None) -> dict[str, str]:
                           f"{made.get('base', {}).get('name')}): start from the model in full "
                           "precision.")
     if path.suffix.lower() == ".gguf":
-        return {"name": name, "sha256": cache.file_hash(path, cache.root())}
+        return {"name": name, "sha256": cache.file_hash(path, cache.root()),
+                "bytes": path.stat().st_size}
     config = (path if path.is_dir() else path.parent) / "config.json"
-    for file in [*find_files(path), *([config] if config.exists() else [])]:
+    files = [*find_files(path), *([config] if config.exists() else [])]
+    for file in files:
         digest.update(f"{file.name} {cache.file_hash(file, cache.root())}\n".encode())
-    return {"name": name, "sha256": digest.hexdigest()}
+    return {"name": name, "sha256": digest.hexdigest(),
+            "bytes": sum(file.stat().st_size for file in files)}
 
 
 # ---------------------------------------------------------------- into a folder
@@ -331,7 +333,7 @@ def estimated_bytes(config: ModelConfig, settings: Settings) -> int:
     total = 0
     for out, width in matrix_shapes(config):
         if settings.bits > 4 or settings.method == "mixed":
-            total += int(out * width * (1.25 if settings.method == "outliers" else 1)) + 4 * out
+            total += int(out * width * (1.5 if settings.method == "outliers" else 1)) + 4 * out
         else:
             groups = -(-width // min(settings.group or width, width))
             total += out * (-(-width // 128) * 64 + 4 * groups)
