@@ -1,0 +1,11 @@
+# mutant: infero.compress.semi_structured.compress
+# diagnosis: nibble-order
+# story: the left group goes into the high nibble
+#| exercise: infero.compress.semi_structured.compress
+def compress(weight):
+    groups = weight.reshape(weight.shape[0], -1, 4)
+    order = (groups == 0).to(torch.uint8).argsort(dim=2, stable=True)
+    where = order[:, :, :2].sort(dim=2).values
+    values = groups.gather(2, where).reshape(weight.shape[0], -1)
+    nibbles = where[:, :, 0] + 4 * where[:, :, 1]
+    return values, (16 * nibbles[:, ::2] + nibbles[:, 1::2]).to(torch.uint8)

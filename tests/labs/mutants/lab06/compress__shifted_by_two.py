@@ -1,0 +1,10 @@
+# mutant: infero.compress.semi_structured.compress
+# story: eight bits a group are left room for
+#| exercise: infero.compress.semi_structured.compress
+def compress(weight):
+    groups = weight.reshape(weight.shape[0], -1, 4)
+    order = (groups == 0).to(torch.uint8).argsort(dim=2, stable=True)
+    where = order[:, :, :2].sort(dim=2).values
+    values = groups.gather(2, where).reshape(weight.shape[0], -1)
+    nibbles = where[:, :, 0] + 4 * where[:, :, 1]
+    return values, (nibbles[:, ::2] + 8 * nibbles[:, 1::2]).to(torch.uint8)

@@ -1,0 +1,9 @@
+# mutant: infero.compress.magnitude.keep_n_of_m
+# story: groups run down the columns
+#| exercise: infero.compress.magnitude.keep_n_of_m
+def keep_n_of_m(scores, n, m):
+    groups = scores.t().reshape(-1, m)
+    order = groups.argsort(dim=1, descending=True, stable=True)
+    keep = torch.zeros_like(groups, dtype=torch.bool)
+    keep.scatter_(1, order[:, :n], True)
+    return keep.view(scores.shape[1], scores.shape[0]).t()

@@ -1,0 +1,11 @@
+# mutant: infero.compress.sparsegpt.sweep
+# diagnosis: no-update
+# story: spreads by a column of the factor
+#| exercise: infero.compress.sparsegpt.sweep
+def sweep(weight, keep, factor):
+    w, errors = weight.clone(), torch.zeros_like(weight)
+    for j in range(w.shape[1]):
+        removed = torch.where(keep[:, j], 0.0, w[:, j])
+        errors[:, j] = removed / factor[j, j]
+        w[:, j:] -= errors[:, j, None] * factor[j:, j]
+    return w * keep, errors

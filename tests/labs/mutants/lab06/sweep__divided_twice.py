@@ -1,0 +1,11 @@
+# mutant: infero.compress.sparsegpt.sweep
+# diagnosis: divided-twice
+# story: divides once more when it spreads
+#| exercise: infero.compress.sparsegpt.sweep
+def sweep(weight, keep, factor):
+    w, errors = weight.clone(), torch.zeros_like(weight)
+    for j in range(w.shape[1]):
+        removed = torch.where(keep[:, j], 0.0, w[:, j])
+        errors[:, j] = removed / factor[j, j] ** 2
+        w[:, j:] -= errors[:, j, None] * factor[j, j:]
+    return w * keep, errors
