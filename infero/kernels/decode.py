@@ -22,7 +22,7 @@ from infero import tune
 from infero.errors import ParameterError
 from infero.kernels import overlap
 from infero.kernels.examples import Example
-from infero.kernels.language import tl, triton
+from infero.kernels.language import power_of_two, tl, triton
 
 LOG2E = math.log2(math.e)
 FIXED_PIECES = 16  # deterministic: at most so many pieces,
@@ -234,11 +234,6 @@ def constants(dim: int, dtype: torch.dtype, group: int, queries: int, block_size
             "PRECISION": "ieee" if dtype is torch.float32 else "tf32",
             "PIECES": held, "num_warps": config.warps,
             "CHUNK": min(held, max(1, 2048 * config.warps // (few * wide)))}
-
-
-def power_of_two(n: int) -> int:
-    """The smallest power of two that holds n."""
-    return 1 << (n - 1).bit_length()
 
 
 @functools.cache

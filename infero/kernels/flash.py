@@ -21,7 +21,7 @@ from infero import tune
 from infero.errors import ParameterError
 from infero.kernels import flash_tma
 from infero.kernels.examples import Example
-from infero.kernels.language import tl, triton
+from infero.kernels.language import power_of_two, tl, triton
 
 LOG2E = math.log2(math.e)
 
@@ -170,11 +170,6 @@ def default(wide: int, itemsize: int, capability: tuple[int, int] = (9, 0)) -> C
     if wide <= 64:
         return Config(128, 128, 8, 3)
     return Config(128, 64, 8, 3) if wide <= 128 else Config(128, 64, 8, 2)
-
-
-def power_of_two(n: int) -> int:
-    """The smallest power of two that holds n."""
-    return 1 << (n - 1).bit_length()
 
 
 def shape_class(dim: int, dtype: torch.dtype, paged: bool) -> str:

@@ -78,3 +78,8 @@ def dots(device: torch.device | str) -> bool:
     Below compute capability 8.0 it has no path to them (a T4, say): products go to PyTorch.
     """
     return capability(device) >= (8, 0)
+
+
+def power_of_two(n: int) -> int:
+    """The smallest power of two that holds n: what a block of a kernel has to be."""
+    return 1 << (n - 1).bit_length()
