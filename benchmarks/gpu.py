@@ -60,6 +60,8 @@ STEPS: tuple[Step, ...] = (
          "the products of a decode step in four formats, beside cuBLAS", minutes=3),
     Step("sparsity", "benchmarks.sparsity", 6, "what zeros buy: 2:4 products and an 8B engine",
          minutes=3),
+    Step("four_bits", "benchmarks.four_bits", 5, "errors of weights and outputs by method"),
+    Step("sensitivity", "benchmarks.sensitivity", 5, "bits a matrix needs; plans under a budget"),
     Step("pruning", "benchmarks.pruning", 6, "what pruning costs: SmolLM2's quality", minutes=4),
     Step("elementwise_kernels", "benchmarks.elementwise_kernels", 13,
          "norms, SiLU·mul, RoPE against a copy; draws without a sort", minutes=2),
