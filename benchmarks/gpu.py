@@ -50,6 +50,8 @@ STEPS: tuple[Step, ...] = (
     Step("batching_steps", "benchmarks.batching_steps", 10, "steps over the batch, with a prefill"),
     Step("gpu_experiments", "benchmarks.gpu_experiments", 13,
          "access patterns, occupancy, fusion: PyTorch, Triton, CUDA C++"),
+    Step("student", "benchmarks.student", 6, "distils the draft for SmolLM2, and judges it",
+         minutes=5),
     Step("attention_steps", "benchmarks.attention_steps", 14,
          "attention from naive to Triton, step by step, and decode over splits", minutes=3),
     Step("matmul_steps", "benchmarks.matmul_steps", 15,
