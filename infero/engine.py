@@ -108,9 +108,11 @@ class Engine:
         cuda = model.device.type == "cuda"
         whole = isinstance(model.layers[0].qkv, torch.Tensor)
         if config.quantization is not None and whole:
-            from infero.kernels import formats
+            from infero.kernels import cpu_products, formats
 
             model = formats.quantize_model(model, config.quantization)
+            if config.kernels in ("auto", "torch"):
+                model = cpu_products.adopt_model(model)
         self.model, self.config = model, config
         self.on_step, self.clock = on_step, clock
         self.overlap = cuda if config.overlap is None else config.overlap

@@ -215,8 +215,17 @@ def prepare(model: Model) -> int:
 
     Call it before the KV cache takes what memory is left. On a CPU these are packed weights.
     """
+    from infero.kernels import cpu_products, formats
+
     weights = [model.head]
     for layer in model.layers:
         weights += [layer.qkv, layer.o, layer.gate_up, layer.down]
-    return sum(weight.nbytes for weight in weights
-               if isinstance(weight, Tensor) and packed.of(weight) is not None)
+    made = 0
+    for weight in weights:
+        if isinstance(weight, Tensor):
+            made += weight.nbytes if packed.of(weight) is not None else 0
+        elif isinstance(weight, (formats.Int8Weight, formats.Int4Weight)) and not (
+                triton(weight.device) or weight.is_cuda):
+            copy = cpu_products.of(weight)
+            made += copy.nbytes if copy is not None else 0
+    return made

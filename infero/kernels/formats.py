@@ -66,6 +66,10 @@ class _Format:
     def dim(self) -> int:
         return 2
 
+    def element_size(self) -> int:
+        """Bytes of one number of the activations it serves."""
+        return self.dtype.itemsize  # type: ignore[attr-defined,no-any-return]
+
     def multiply(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """x [tokens, in] times the weight transposed, where none of infero's kernels does it.
 
@@ -94,6 +98,14 @@ class Int8Weight(_Format):
     @property
     def shape(self) -> torch.Size:
         return self.values.shape
+
+    def multiply(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """x [tokens, in] times the weight transposed: packed for the CPU where x is on one."""
+        if not x.is_cpu:
+            return super().multiply(x, bias)
+        from infero.kernels import cpu_products
+
+        return cpu_products.linear(x, self, bias)
 
     def dequantize(self) -> Tensor:
         """The weight as its kernel sees it: [out, in] in `dtype`."""
@@ -140,6 +152,14 @@ class Int4Weight(_Format):
     @property
     def dtype(self) -> torch.dtype:
         return self.scales.dtype
+
+    def multiply(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """x [tokens, in] times the weight transposed: packed for the CPU where x is on one."""
+        if not x.is_cpu:
+            return super().multiply(x, bias)
+        from infero.kernels import cpu_products
+
+        return cpu_products.linear(x, self, bias)
 
     def dequantize(self) -> Tensor:
         """The weight as its kernel sees it: [out, in] in `dtype`."""
