@@ -1,14 +1,16 @@
 """What each way of making SmolLM2 smaller costs: perplexity, KL, agreement, a task, bytes, seconds.
 
     python -m benchmarks.quality [--only int8 gptq4_g64 ...] [--model PATH] [--tokens 8192]
-                                 [--device cpu|cuda] [--smoke] [--out DIR]
+                                 [--device cpu|cuda] [--processes 3] [--smoke] [--out DIR]
 
 Every method of chapters 4 and 5 starts from the same float32 weights and is judged on the same
 part of the shipped evaluation text beside them; those that look at data look at the calibration
 text. The arithmetic is float32 throughout, so that only the rounding under test is seen: in bf16
 the arithmetic alone moves the distribution as far as good 8-bit weights do (the row bf16). The
 head is rounded to int8 with the rest, except where a line says otherwise. Results are saved after
-each method. Speeds are measured elsewhere (decode_speed, cpu_decode): `format` says which applies.
+each method. GPTQ on a GPU waits for launches most of the time: with --processes several methods
+run side by side, which changes no number but the seconds. Speeds are measured elsewhere
+(decode_speed, cpu_decode): the column `format` says which applies.
 """
 
 from __future__ import annotations
@@ -16,12 +18,16 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import gc
+import json
 import math
+import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -214,13 +220,14 @@ def head_bytes(case: Case, head: Any) -> float:
     return 8.5 / 8 * numbers if case.name == "q4_1" else numbers + 4.0 * head.shape[0]
 
 
-def judged(case: Case, small: Model, kept: evaluate.Reference, seconds: float,
-           batch: int) -> tuple[list[Any], evaluate.Score, multiple_choice.Choices | None]:
+def judged(case: Case, small: Model, kept: evaluate.Reference, seconds: float, batch: int,
+           task: bool) -> tuple[list[Any], evaluate.Score, multiple_choice.Choices | None]:
     """One row of the table, with what it was made from."""
     bits, read = size(case, small)
     model = for_judging(small)
     score = evaluate.evaluate(model, kept.ids, kept, length=kept.length, batch=batch)
-    choices = None if model.tokenizer is None else multiple_choice.answer(model, batch=4 * batch)
+    asked = task and model.tokenizer is not None
+    choices = multiple_choice.answer(model, batch=4 * batch) if asked else None
     symmetric = case.settings.get("symmetric", True)
     row = [case.name, case.method, case.bits, case.group, "yes" if symmetric else "no",
            case.activations, bits, read, score.perplexity, score.perplexity_ratio, score.kl,
@@ -270,79 +277,154 @@ def verdicts(rows: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    args = parsed(argv)
+    cases = [case for case in CASES if not args.only or case.name in args.only]
+    with results.record("quality", argv=argv, out=args.out, device=args.device) as r:
+        if args.processes > 1:
+            failed = side_by_side(r, cases, args, argv)
+        else:
+            failed = one_by_one(r, cases, args, argv)
+        rows = {row["name"]: row for row in records(r)}
+        print("\n".join(verdicts(rows)), file=sys.stderr)
+        if not rows:
+            raise InferoError("No method was measured; the messages above say why.")
+    if failed:
+        print(f"These failed, find out why: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality",
                                      description=__doc__.split("\n")[0])
     parser.add_argument("--only", nargs="+", choices=[case.name for case in CASES])
     parser.add_argument("--model", help="the model to make smaller (default: SmolLM2)")
     parser.add_argument("--tokens", type=int, default=8192, help="of the evaluation text")
+    parser.add_argument("--no-task", action="store_true", help="leave the questions out")
+    parser.add_argument("--processes", type=int, default=1, help="methods side by side")
     parser.add_argument("--device", choices=["cuda", "cpu"],
                         default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--smoke", action="store_true", help="tiny sizes: does it run at all?")
     parser.add_argument("--out", help="folder for the results (default: results/)")
-    args = parser.parse_args(argv)
-    cases = [case for case in CASES if not args.only or case.name in args.only]
-    length = 32 if args.smoke else LENGTH
-    if args.smoke:
-        model = random_model(SMOKE, device=args.device)
-        ids = torch.randint(0, 512, (129,), generator=torch.Generator().manual_seed(0)).tolist()
-        windows = torch.tensor(ids[1:]).view(-1, length)
-    else:
-        model = infero.load(args.model, dtype="float32", device=args.device)
-        ids = evaluate.token_ids(model.tokenizer, "evaluation", args.tokens)
-        text = evaluate.token_ids(model.tokenizer, "calibration")
-        windows = calibration.sequences(text, length, CALIBRATION // length)
-    batch = 16 if args.device == "cuda" else 4
+    return parser.parse_args(argv)
+
+
+def one_by_one(r: results.Recorder, cases: Sequence[Case], args: argparse.Namespace,
+               argv: Sequence[str] | None) -> list[str]:
+    """Measure these lines in this process; returns the names of those that failed."""
+    model, ids, windows = inputs(args)
+    length, batch = windows.shape[1], 16 if args.device == "cuda" else 4
+    kept = evaluate.reference(model, ids, length=length, batch=batch)
+    about_reference(r, model, kept, windows, batch, not args.no_task)
     rows: list[list[Any]] = []
     failed: list[str] = []
-    with results.record("quality", argv=argv, out=args.out, device=args.device) as r:
-        kept = evaluate.reference(model, ids, length=length, batch=batch)
-        base = kept.score()
-        answers = multiple_choice.answer(model, batch=4 * batch) if model.tokenizer else None
-        r.value("tokens", len(ids), unit="token", note="of the evaluation text")
-        r.value("calibration_tokens", windows.numel(), unit="token")
-        r.value("base_perplexity", base.perplexity, unit="", n=base.tokens)
-        r.value("base_perplexity_error", base.perplexity_error, unit="")
-        r.value("base_bytes", 0.5 * bench_limits.weights_read(model), unit="byte",
-                note="weights that a decode step reads, in 16 bits")
-        if answers is not None:
-            r.value("base_task", answers.accuracy, unit="", n=len(answers.picks))
-            r.value("base_task_error", answers.accuracy_error, unit="")
-            r.value("base_margin", answers.margin, unit="")
-        print(f"reference: perplexity {base.perplexity:.3f} ± {base.perplexity_error:.3f} on "
-              f"{base.tokens} tokens" + (f", task {answers.accuracy:.3f}" if answers else ""),
-              file=sys.stderr, flush=True)
-        for case in cases:
-            try:
-                started = time.perf_counter()
-                small = made(case, model, windows)
-                if args.device == "cuda":
-                    torch.cuda.synchronize()
-                row, score, choices = judged(case, small, kept, time.perf_counter() - started,
-                                             batch)
-            except InferoError as problem:
-                print(f"  {case.name:<14} not made: {problem}", file=sys.stderr, flush=True)
-                failed.append(case.name)
-                continue
-            except Exception:  # one method must not cost the others
-                traceback.print_exc()
-                failed.append(case.name)
-                continue
-            rows.append(row)
-            record(r, case, row, score, choices)
-            r.table("methods", COLUMNS, rows)
-            print(f"  {case.name:<14} {row[6]:6.3f} bits  ppl {score.perplexity:9.3f} "
-                  f"(x {score.perplexity_ratio:.4f})  KL {score.kl:.5f} ± {score.kl_error:.5f}  "
-                  f"top-1 {score.top1:.4f}  task "
-                  f"{choices.accuracy if choices else math.nan:.3f}  {row[15]:6.1f} s",
-                  file=sys.stderr, flush=True)
-            partial.save(r, argv, args.out, args.device)
-            del small
-            gc.collect()
-        named = [dict(zip((c for c, _ in COLUMNS), row, strict=True)) for row in rows]
-        print("\n".join(verdicts({row["name"]: row for row in named})), file=sys.stderr)
-    if failed:
-        print(f"These failed, find out why: {', '.join(failed)}", file=sys.stderr)
-    return 1 if failed else 0
+    for case in cases:
+        try:
+            started = time.perf_counter()
+            small = made(case, model, windows)
+            if args.device == "cuda":
+                torch.cuda.synchronize()
+            seconds = time.perf_counter() - started
+            row, score, choices = judged(case, small, kept, seconds, batch, not args.no_task)
+        except InferoError as problem:
+            print(f"  {case.name:<15} not made: {problem}", file=sys.stderr, flush=True)
+            failed.append(case.name)
+            continue
+        except Exception:  # one method must not cost the others
+            traceback.print_exc()
+            failed.append(case.name)
+            continue
+        rows.append(row)
+        record(r, case, row, score, choices)
+        r.table("methods", COLUMNS, rows)
+        print(f"  {case.name:<15} {row[6]:6.3f} bits  ppl {score.perplexity:9.3f} "
+              f"(x {score.perplexity_ratio:.4f})  KL {score.kl:.5f} ± {score.kl_error:.5f}  "
+              f"top-1 {score.top1:.4f}  task {choices.accuracy if choices else math.nan:.3f}  "
+              f"{seconds:6.1f} s", file=sys.stderr, flush=True)
+        partial.save(r, argv, args.out, args.device)
+        del small
+        gc.collect()
+    return failed
+
+
+def inputs(args: argparse.Namespace) -> tuple[Model, list[int], Tensor]:
+    """The model in float32, the text that judges, and the windows that calibrate."""
+    if args.smoke:
+        model = random_model(SMOKE, device=args.device)
+        ids = torch.randint(0, 512, (129,), generator=torch.Generator().manual_seed(0))
+        return model, ids.tolist(), ids[1:].view(-1, 32)
+    model = infero.load(args.model, dtype="float32", device=args.device)
+    text = evaluate.token_ids(model.tokenizer, "calibration")
+    windows = calibration.sequences(text, LENGTH, CALIBRATION // LENGTH)
+    return model, evaluate.token_ids(model.tokenizer, "evaluation", args.tokens), windows
+
+
+def about_reference(r: results.Recorder, model: Model, kept: evaluate.Reference, windows: Tensor,
+                    batch: int, task: bool) -> None:
+    """What the model is before it is made smaller."""
+    base = kept.score()
+    r.value("tokens", len(kept.ids), unit="token", note="of the evaluation text")
+    r.value("calibration_tokens", windows.numel(), unit="token")
+    r.value("base_perplexity", base.perplexity, unit="", n=base.tokens)
+    r.value("base_perplexity_error", base.perplexity_error, unit="")
+    r.value("base_bytes", 0.5 * bench_limits.weights_read(model), unit="byte",
+            note="weights that a decode step reads, in 16 bits")
+    words = ""
+    if task and model.tokenizer:
+        answers = multiple_choice.answer(model, batch=4 * batch)
+        r.value("base_task", answers.accuracy, unit="", n=len(answers.picks))
+        r.value("base_task_error", answers.accuracy_error, unit="")
+        r.value("base_margin", answers.margin, unit="")
+        words = f", task {answers.accuracy:.3f}"
+    print(f"reference: perplexity {base.perplexity:.3f} ± {base.perplexity_error:.3f} on "
+          f"{base.tokens} tokens{words}", file=sys.stderr, flush=True)
+
+
+def records(r: results.Recorder) -> list[dict[str, Any]]:
+    """The rows so far, by column."""
+    if "methods" not in r.tables:
+        return []
+    return [dict(zip((c for c, _ in COLUMNS), row, strict=True))
+            for row in r.tables["methods"]["rows"]]
+
+
+def side_by_side(r: results.Recorder, cases: Sequence[Case], args: argparse.Namespace,
+                 argv: Sequence[str] | None) -> list[str]:
+    """Measure the lines in several processes, and gather what each of them has saved."""
+    common = ["--tokens", str(args.tokens), "--device", args.device]
+    common += [*(["--smoke"] if args.smoke else []), *(["--no-task"] if args.no_task else []),
+               *(["--model", args.model] if args.model else [])]
+    with tempfile.TemporaryDirectory() as folder:
+        running = []
+        for i in range(args.processes):
+            if mine := [case.name for case in cases[i :: args.processes]]:
+                place = Path(folder) / str(i)
+                command = [sys.executable, "-m", "benchmarks.quality", *common,
+                           "--out", str(place), "--only", *mine]
+                running.append((subprocess.Popen(command), place))
+        seen = -1
+        while True:
+            over = all(process.poll() is not None for process, _ in running)
+            done = gather(r, [place for _, place in running], cases)
+            if done > seen and done:
+                partial.save(r, argv, args.out, args.device)
+            seen = done
+            if over:
+                break
+            time.sleep(1)
+    return [case.name for case in cases if case.name not in {row["name"] for row in records(r)}]
+
+
+def gather(r: results.Recorder, places: Sequence[Path], cases: Sequence[Case]) -> int:
+    """Take over what the processes have written until now; returns how many lines there are."""
+    order = {case.name: i for i, case in enumerate(cases)}
+    rows = []
+    for path in (path for place in places for path in place.glob("*/quality.json")):
+        data = json.loads(path.read_text(encoding="utf-8"))
+        r.values |= data["values"]
+        rows += data["tables"].get("methods", {"rows": []})["rows"]
+    if rows:
+        r.table("methods", COLUMNS, sorted(rows, key=lambda row: order[row[0]]))
+    return len(rows)
 
 
 if __name__ == "__main__":
