@@ -232,9 +232,9 @@ def read(folder: Path) -> Manifest:
     try:
         manifest = Manifest(**raw)
         if not all(isinstance(value, dict) for value in
-                   (manifest.request, manifest.model, manifest.files, *manifest.files.values())):
+                   (manifest.request, manifest.model, *manifest.files.values())):
             raise TypeError("a part is not an object")
-    except TypeError as error:
+    except (TypeError, AttributeError) as error:
         raise LoadError(f"{folder / NAME} is damaged ({error}); quantize the model again."
                         ) from error
     return manifest
