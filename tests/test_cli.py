@@ -26,7 +26,7 @@ def infero(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("command", ["", "generate", "chat", "pieces", "check", "roofline",
                                      "bench", "bench throughput", "bench scheduler",
-                                     "bench ladder", "bench compare", "trace", "tune"])
+                                     "bench ladder", "bench compare", "trace", "tune", "eval"])
 def test_every_command_has_help(command: str) -> None:
     result = runner.invoke(cli.app, [*command.split(), "--help"])
     assert result.exit_code == 0 and "Usage" in result.output
