@@ -174,6 +174,8 @@ def prepare(run: Run) -> None:
     run.checks = student_corpus.with_targets(
         run.target, student_corpus.examples(warm, tokens, device), until + 10)
     used = sum(len(b.positions) for b in run.batches if b.positions is not None)
+    run.frequent = student_corpus.most_written(
+        run.texts, run.target.config.vocab_size)[: student.SHORTLIST]
     run.say(f"{len(run.batches)} of {len(every)} batches have the teacher's states: "
             f"{used:,} places")
     run.r.value("train_places", used, unit="token", note="places that are learned from")
@@ -208,9 +210,11 @@ def trained(run: Run, shape: Shape, recipe: distill.Recipe, seconds: float, *,
 
     if curve is not None:
         curve.append([0, 0, None, *student_judging.quick(model, run.target, run.checks)])
+    glance = (student.shortlisted(model, run.frequent), student.shortlisted(run.target,
+                                                                            run.frequent))
     done, tokens = distill.fit(model, run.target, distill.shuffled(run.batches), recipe,
                                steps=steps, seconds=seconds, every=4 if run.args.smoke else 20,
-                               seen=seen)
+                               seen=seen, glance=glance)
     kl, acceptance = student_judging.quick(model, run.target, run.checks)
     if curve is not None:
         curve[0][2] = curve[1][2] if len(curve) > 1 else 0.0
@@ -274,11 +278,10 @@ def train(run: Run, shape: Shape, recipe: distill.Recipe) -> Path:
     r.value("layers", len(shape[0]), unit="")
     r.value("intermediate", shape[1], unit="", note="neurons of a layer")
     r.value("parameters", student.parameters_of(model), unit="", note="embedding and head shared")
-    ids = student_corpus.most_written(run.texts, run.target.config.vocab_size)
     path = run.folder / student.FILE.name
     facts = dict(program="benchmarks/student.py", steps=steps, tokens=tokens, seconds=seconds,
                  texts=len(run.texts), kl=kl, objective="KL + overlap" if recipe.overlap else "KL")
-    size = student.save(model, path, ids, facts)
+    size = student.save(model, path, run.frequent, facts)
     r.value("bytes", size, unit="byte", note="of the file")
     run.say(f"{steps} steps, {tokens:,} tokens, KL {kl:.3f}; {size:,} bytes in {path}")
     run.save()
@@ -322,7 +325,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=3, help="engines that write at once")
     parser.add_argument("--judge", type=int, default=128, help="texts at each temperature")
     parser.add_argument("--shape", type=int, nargs=2, help="layers and neurons: nothing is tried")
-    parser.add_argument("--batch", type=int, default=16384, help="tokens of a step")
+    parser.add_argument("--batch", type=int, default=8192, help="tokens of a step")
     parser.add_argument("--rate", type=float, default=1e-3, help="largest learning rate")
     parser.add_argument("--model", help="what infero.load takes (default: SmolLM2)")
     parser.add_argument("--times", action="store_true", help="train nothing: a step's time only")

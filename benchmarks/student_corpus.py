@@ -223,10 +223,8 @@ def with_targets(teacher: Model, batches: Sequence[distill.Example], until: floa
 
 def most_written(texts: Sequence[Text], vocab: int) -> Tensor:
     """Token ids by how often the target wrote them, most often first: [vocab] int64."""
-    counts = torch.zeros(vocab, dtype=torch.int64)
-    for text in texts:
-        counts += torch.bincount(torch.tensor(text.ids[text.prompt :]), minlength=vocab)
-    return counts.argsort(descending=True, stable=True)
+    tokens = torch.tensor([token for text in texts for token in text.ids[text.prompt :]])
+    return torch.bincount(tokens, minlength=vocab).argsort(descending=True, stable=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

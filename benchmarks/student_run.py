@@ -9,6 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from benchmarks import partial
 from benchmarks.student_corpus import Text
 from infero import results
@@ -32,6 +35,7 @@ class Run:
     judges: list[Text] = field(default_factory=list)
     batches: list[distill.Example] = field(default_factory=list)
     checks: list[distill.Example] = field(default_factory=list)
+    frequent: Tensor = field(default_factory=lambda: torch.empty(0))  # tokens, most frequent first
     cuts: dict[Shape, Model] = field(default_factory=dict)  # pruned, on the CPU
 
     def left(self) -> float:

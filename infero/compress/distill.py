@@ -187,7 +187,11 @@ def targets_of(teacher: Model, example: Example) -> Tensor:
     """The teacher's states at the places that count: [counted, hidden]."""
     with torch.no_grad():
         found = states(teacher, example.ids).flatten(0, 1)
-        return found if example.positions is None else found[example.positions]
+        return _picked(found, example.positions)
+
+
+def _picked(found: Tensor, positions: Tensor | None) -> Tensor:
+    return found if positions is None else found.index_select(0, positions)
 
 
 def step(student: Model, teacher: Model, ids: Tensor | Example, optimizer: torch.optim.Optimizer,
@@ -203,8 +207,7 @@ def step(student: Model, teacher: Model, ids: Tensor | Example, optimizer: torch
     goals = targets_of(teacher, example) if example.targets is None else example.targets
     optimizer.zero_grad(set_to_none=True)
     with torch.autocast(student.device.type, torch.bfloat16, student.device.type == "cuda"):
-        found = states(student, example.ids).flatten(0, 1)
-        found = found if example.positions is None else found[example.positions]
+        found = _picked(states(student, example.ids).flatten(0, 1), example.positions)
     cut = found.detach().requires_grad_()  # the graph is cut here: its gradient is gathered first
     total = torch.zeros((), device=found.device)
     for mine, goal in zip(cut.split(ROWS), goals.split(ROWS), strict=True):
@@ -251,12 +254,16 @@ def shuffled(examples: Sequence[Example], seed: int = 0) -> Iterator[Example]:
 
 def fit(student: Model, teacher: Model, examples: Iterator[Example], recipe: Recipe, *,
         steps: int | None = None, seconds: float | None = None, every: int = 20,
+        glance: tuple[Model, Model] | None = None, whole: int = 4,
         seen: Callable[[int, int, float], Any] | None = None) -> tuple[int, int]:
     """Train until `steps` or `seconds` are over, whichever is first: (steps, tokens) done.
 
-    seen(steps, tokens, mean loss since the last call) is called every `every` steps; that is also
-    where the host waits for the device, so that the clock is right. If a loss is not finite,
-    training ends with an error: what it made is of no use.
+    glance: the same two models with a head of the most frequent tokens only (`student.shortlisted`,
+    applied to what is trained here): most of a step is spent on the head, so only every `whole`-th
+    step then looks at the whole vocabulary, to keep rare tokens where they belong. seen(steps,
+    tokens, mean loss since the last call) is called every `every` steps; that is also where the
+    host waits for the device, so that the clock is right. If a loss is not finite, training ends
+    with an error: what it made is of no use.
     """
     if steps is None and seconds is None:
         raise ConfigError("fit needs an end: give steps, seconds or both.")
@@ -270,7 +277,8 @@ def fit(student: Model, teacher: Model, examples: Iterator[Example], recipe: Rec
         for group in optimizer.param_groups:
             group["lr"] = rate(progress, recipe)
         example = next(examples)
-        losses.append(step(student, teacher, example, optimizer, recipe=recipe))
+        pair = glance if glance is not None and done % whole else (student, teacher)
+        losses.append(step(*pair, example, optimizer, recipe=recipe))
         tokens += example.ids.numel() if example.positions is None else len(example.positions)
         done += 1
         if done % every == 0:

@@ -232,3 +232,17 @@ def test_every_example_comes_once_a_round() -> None:
     turns = distill.shuffled(examples, seed=1)
     for _ in range(3):
         assert {int(next(turns).ids) for _ in range(5)} == set(range(5))
+
+
+def test_a_glance_trains_the_same_weights(tiny_model: Model) -> None:
+    from infero.compress import student as students
+
+    mine, ids = pupil(tiny_model, 2), random_ids(tiny_model, 8, 16)
+    glance = tuple(students.shortlisted(m, torch.arange(0, 211, 2)) for m in (mine, tiny_model))
+    losses: list[float] = []
+    distill.fit(mine, tiny_model, itertools.repeat(distill.Example(ids)),
+                distill.Recipe(peak=3e-3), steps=12, every=1, glance=glance,  # type: ignore[arg-type]
+                whole=4, seen=lambda steps, tokens, loss: losses.append(loss))
+    whole = losses[0::4]
+    assert whole[0] > whole[1] > whole[2]
+    assert losses[1] != pytest.approx(whole[0], rel=0.02)  # of another vocabulary
