@@ -211,6 +211,7 @@ def errors(r: results.Recorder, model: Model, seen: list[dict[str, Watched]],
             back = like(granularity, bits)(weight)
             rows.append([f"weight of {SHOWN[1]}, layer {SHOWN[0]}", bits, granularity,
                          relative(weight, back)])
+            r.value(f"error_weight_{granularity}_{bits}", rows[-1][-1], unit="")
     for index, name in kept:
         x = seen[index][name].x
         assert x is not None
@@ -219,7 +220,8 @@ def errors(r: results.Recorder, model: Model, seen: list[dict[str, Watched]],
             back = like(granularity)(x)
             error = relative(x[later], back[later])
             rows.append([f"input of {name}, layer {index}", 8, granularity, error])
-            r.value(f"error_{name}_{granularity}", error, unit="", note="first tokens left out")
+            r.value(f"error_{name}_{granularity}", error, unit="",
+                    note=f"layer {index}, first tokens left out")
     r.table("errors", [(n, "") for n in ("numbers", "bits", "granularity", "error")], rows)
 
 
