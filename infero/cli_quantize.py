@@ -46,13 +46,15 @@ def quantize(
     head: Annotated[
         bool, typer.Option(help="The output head in 8 bits too.")] = True,
     act_order: Annotated[
-        bool, typer.Option("--act-order", help="GPTQ: columns with the largest inputs first.")
-    ] = False,
+        bool, typer.Option(help="GPTQ: columns with the largest inputs first; groups stay where "
+                           "they are.")
+    ] = True,
     damping: Annotated[
         float, typer.Option(help="GPTQ: share of the Hessian's mean diagonal added to it.")] = 0.01,
     ranges: Annotated[
-        str, typer.Option(help="What a scale covers: minmax, percentile, mse (GPTQ also hessian).")
-    ] = "minmax",
+        str, typer.Option(help="What a scale covers: minmax, percentile, mse, or hessian (GPTQ's "
+                          "default).", show_default=False)
+    ] = "",
     alpha: Annotated[
         float, typer.Option(help="SmoothQuant: share of the outliers that weights take.")] = 0.5,
     threshold: Annotated[
@@ -94,9 +96,10 @@ def quantize(
 
     settings = Settings(
         method=method, bits=OWN if bits is None else bits,
-        group=OWN if group is None else (group or None), symmetric=not asymmetric, head=head, act_order=act_order, damping=damping, ranges=ranges,
-        alpha=alpha, threshold=threshold, budget_bits=budget_bits, steps=steps,
-        calibration_tokens=calibration_tokens, length=length, seed=seed)
+        group=OWN if group is None else (group or None), symmetric=not asymmetric, head=head,
+        act_order=act_order, damping=damping, ranges=ranges, alpha=alpha, threshold=threshold,
+        budget_bits=budget_bits, steps=steps, calibration_tokens=calibration_tokens, length=length,
+        seed=seed)
     with _bar() as progress:
         folder = quantize_to(model, settings, output, progress, resume, force=force,
                              text=calibration, dtype=dtype, device=device)
@@ -142,11 +145,13 @@ def summary(folder: Path, listed: Manifest) -> str:
     grain = f"groups of {group}" if group else "one scale a row"
     kind = "symmetric" if settings["symmetric"] else "with zero points"
     before, after = 2 * sizes["parameters"], sizes["bytes"]
+    file = request["base"].get("bytes")
+    own = f"; its own file has {file / 1e6:,.0f} MB" if file else ""
     return "\n".join([
         f"{folder}: {request['base']['name']} by {request['method']}, {settings['bits']} bits, "
         f"{grain}, {kind}",
         f"  size        {after / 1e6:,.0f} MB, {before / after:.1f} times smaller than the "
-        f"{before / 1e6:,.0f} MB of 16 bits a weight",
+        f"{before / 1e6:,.0f} MB of 16 bits a weight{own}",
         f"  layers      {sizes['bits_a_weight']:.2f} bits a weight, scales included; "
         f"head {'8 bits' if settings['head'] else '16 bits'}, embedding 16 bits",
         f"  took        {_duration(listed.seconds)}",

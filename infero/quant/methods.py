@@ -36,6 +36,7 @@ class Settings:
     bits: 4 by default, 8 where the method is one of 8. group: inputs that share a scale, None for
     one scale a row; by default 64, and None at 8 bits. head: the output head too, in eight bits.
     calibration_tokens in windows of `length` tokens; seed: which windows. damping, act_order: GPTQ.
+    ranges: what a scale covers, by default the first that the method knows.
     alpha: how much of the outliers SmoothQuant moves into the weights. threshold: the size from
     which LLM.int8() calls an activation an outlier. budget_bits: mixed precision's mean. steps:
     QAT's, a layer.
@@ -45,7 +46,7 @@ class Settings:
     bits: int = OWN
     group: int | None = OWN
     symmetric: bool = True
-    act_order: bool = False
+    act_order: bool = True
     damping: float = 0.01
     head: bool = True
     calibration_tokens: int = 16384
@@ -55,7 +56,7 @@ class Settings:
     threshold: float = 6.0
     budget_bits: float | None = None
     steps: int = 100
-    ranges: str = "minmax"
+    ranges: str = ""
 
     def __post_init__(self) -> None:
         kind = METHODS.get(self.method)
@@ -66,6 +67,11 @@ class Settings:
             object.__setattr__(self, "bits", WHOLE if kind.bytes else 4)
         if self.group == OWN:
             object.__setattr__(self, "group", None if self.bits == WHOLE else 64)
+        if not self.ranges:
+            object.__setattr__(self, "ranges", kind.ranges[0])
+        if self.ranges not in kind.ranges:
+            raise ConfigError(f"ranges is {self.ranges!r}; {self.method} has "
+                              f"{', '.join(kind.ranges)}.")
         self._check_bits(kind.bytes)
         if self.budget_bits is not None and self.method != "mixed":
             raise ConfigError(f"budget_bits is {self.budget_bits:g}, but {self.method} gives every "
@@ -130,6 +136,7 @@ class Rounding:
     """Round to nearest; the other methods differ from it in one thing each."""
 
     bytes: ClassVar[bool] = False  # always one byte a weight
+    ranges: ClassVar[tuple[str, ...]] = ("minmax", "percentile", "mse")  # the first by default
     folds = False
     needs_stats = False
     needs_hessian = False
@@ -171,6 +178,7 @@ class Fp8(Rounding):
     """Eight bits of floating point (E4M3), one scale a row: arXiv:2209.05433."""
 
     bytes = True
+    ranges = ("minmax",)
 
     def matrix(self, name: str, weight: Tensor, stats: Stats | None) -> formats.Quantized:
         """The nearest values."""
@@ -187,6 +195,7 @@ class W8A8(Rounding):
     """Eight bits for weights and activations: arXiv:2206.01861."""
 
     bytes = True
+    ranges = ("minmax",)
 
     def matrix(self, name: str, weight: Tensor, stats: Stats | None) -> formats.Quantized:
         """The nearest values, for activations that are rounded too."""
@@ -209,6 +218,7 @@ class Outliers(Rounding):
     """W8A8 but for the channels of the largest activations (LLM.int8()): arXiv:2208.07339."""
 
     bytes = True
+    ranges = ("minmax",)
     needs_stats = True
 
     def matrix(self, name: str, weight: Tensor, stats: Stats | None) -> formats.Quantized:
@@ -225,6 +235,7 @@ class Gptq(Rounding):
     """Rounding that makes up for its own error: arXiv:2210.17323."""
 
     needs_stats = needs_hessian = True
+    ranges = ("hessian", "minmax", "percentile", "mse")
 
     def rounded(self, weight: Tensor, stats: Stats | None) -> codes.Codes:
         """The whole numbers of a matrix."""

@@ -69,8 +69,10 @@ def quantize_model(model: Model, settings: Settings, ids: Ids | None = None,
     work = checked(model)
     windows = calibration_windows(work, settings, ids) if wants_text(method) else None
     method.go_on(method.begin(work, windows))
-    for _ in layers_done(work, method, windows, progress or _silent):
+    report, count = progress or _silent, work.config.num_layers
+    for _ in layers_done(work, method, windows, report):
         pass
+    report(Step(count, count + 1, "head"))
     if settings.head:
         work.head = method.head(work.head)  # type: ignore[assignment]
     elif work.head is not work.embedding:
@@ -97,7 +99,6 @@ def layers_done(model: Model, method: Quantizer, windows: Tensor | None, progres
         yield index
         if hidden is not None and index + 1 < count:
             hidden = calibration.advance(model, index, hidden)
-    progress(Step(count, count + 1, "head"))
 
 
 def quantize_layer(model: Model, method: Quantizer, index: int, hidden: Tensor | None) -> None:
