@@ -137,7 +137,10 @@ def few_bits(method: str, bits: int, group: int | None, symmetric: bool = True, 
              **more: Any) -> Case:
     """A line of four bits or fewer, named like gptq4_g64 or rtn3_ch; an `a` is for asymmetric."""
     name = f"{method}{bits}_{f'g{group}' if group else 'ch'}{'' if symmetric else 'a'}{suffix}"
-    settings = {"method": method, "bits": bits, "group": group, "symmetric": symmetric, **more}
+    # GPTQ with the ranges and the order that serve it best; its plain line is as in the paper
+    best = {"gptq": {"ranges": "hessian", "act_order": True}}.get(method, {"ranges": "minmax"})
+    settings = {"method": method, "bits": bits, "group": group, "symmetric": symmetric,
+                **best, **more}
     return Case(name, method, "int4", bits, settings, group=str(group or "row"))
 
 
@@ -159,7 +162,9 @@ CASES = (
     few_bits("rtn", 4, None, False), few_bits("rtn", 3, None, False),
     few_bits("rtn", 4, 32, False),
     few_bits("rtn", 4, 64, suffix="_mse", ranges="mse"),
-    few_bits("gptq", 4, 64, suffix="_order", act_order=True),
+    few_bits("rtn", 3, 64, suffix="_mse", ranges="mse"),
+    few_bits("rtn", 4, None, suffix="_mse", ranges="mse"),
+    few_bits("gptq", 4, 64, suffix="_plain", ranges="minmax", act_order=False),
     few_bits("qat", 4, 64), few_bits("qat", 3, 64),
     Case("mixed4", "mixed", "mixed", 4, {"method": "mixed", "budget_bits": 4.0}, group="64"),
     *(Case(name.lower(), name, "int4" if bits < 6 else "int8", int(bits),
