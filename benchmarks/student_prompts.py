@@ -191,7 +191,8 @@ def training(tokenizer: Tokenizer, text: Sequence[int], seed: int) -> Iterator[P
     draw = random.Random(seed)
     subjects = [s for s in SUBJECTS if not held_out(s)]
     while True:
-        kind, length = draw.random(), 384
+        kind, length, temperature = draw.random(), 384, draw.choice((0.6, 0.7, 0.8, 0.9, 1.0))
+        temperature = 0.0 if draw.random() < 0.1 else temperature
         if kind < 0.60:
             ids = chat(tokenizer, question(draw, subjects, QUESTIONS), draw)
         elif kind < 0.68:
@@ -206,7 +207,7 @@ def training(tokenizer: Tokenizer, text: Sequence[int], seed: int) -> Iterator[P
             ids, length = list(text[start : start + count]), 192
         else:
             ids, length = [draw.choice((0, 1))], 256
-        temperature = 0.0 if draw.random() < 0.1 else draw.choice((0.6, 0.7, 0.8, 0.9, 1.0))
+            temperature = draw.choice((0.9, 1.0))  # or all such texts would be alike
         yield Prompt(ids, temperature, length)
 
 
