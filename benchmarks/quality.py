@@ -212,9 +212,19 @@ def size(case: Case, model: Model) -> tuple[float, float]:
         symmetric = case.settings.get("symmetric", True)
         scales = sum(w.scales.numel() for w in matrices)
         bits = case.bits + HALVES * (1 if symmetric else 2) * scales / numbers
+    if case.format == "mixed":
+        bits = sum(mixed_bits(w) for w in matrices) / numbers
     if bits is None:
         bits = 8 * held / numbers if case.change is None else float(case.bits)
     return bits, numbers * bits / 8 + head_bytes(case, model.head)
+
+
+def mixed_bits(weight: Any) -> float:
+    """Bits of a matrix with its scales; how many a weight takes is seen from its largest value."""
+    if not isinstance(weight, formats.Int4Weight):
+        return 8.0 * weight.nbytes
+    largest = int(formats.unpack_int4(weight.words, weight.shape[1]).max())
+    return math.prod(weight.shape) * largest.bit_length() + HALVES * weight.scales.numel()
 
 
 def head_bytes(case: Case, head: Any) -> float:
