@@ -29,7 +29,8 @@ Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N. Default: 
 Mine = Annotated[bool, typer.Option("--mine", help="Run the pieces you wrote in the labs.")]
 Quantization = Annotated[
     str | None,
-    typer.Option(help="Round the weights at the start: int8, int4 or fp8. Default: as they are."),
+    typer.Option(help="Round the weights at the start: int8, int4, fp8 or w8a8; or run a GGUF "
+                 "file's as they are stored: stored. Default: in the model's dtype."),
 ]
 Kernels = Annotated[
     str, typer.Option(help="auto, triton, torch, or steps: the short kernels of labs 13 to 15.")

@@ -21,7 +21,7 @@ import torch
 from infero import generate, grammar, kernels, logits
 from infero.engine_config import ENGINE_FIELDS as ENGINE_FIELDS
 from infero.engine_config import EngineConfig, num_blocks
-from infero.errors import InferoError, ParameterError, PromptError, StalePiecesError
+from infero.errors import ConfigError, InferoError, ParameterError, PromptError, StalePiecesError
 from infero.lab import swap
 from infero.model import Model
 from infero.outputs import Assembler, Chunk, Logprob, Metrics
@@ -110,6 +110,10 @@ class Engine:
         if config.quantization is not None and whole:
             from infero.kernels import cpu_products, formats
 
+            if config.quantization == "stored":
+                raise ConfigError("quantization is 'stored', but this model's weights were "
+                                  "dequantized when it was loaded: load it with "
+                                  "keep_quantized=True, or give LLM its path.")
             model = formats.quantize_model(model, config.quantization)
             if config.kernels in ("auto", "torch"):
                 model = cpu_products.adopt_model(model)

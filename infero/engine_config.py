@@ -21,7 +21,7 @@ from infero.scheduler import SchedulerConfig
 CPU_KV_BYTES = 1 << 30  # at most, unless told otherwise
 BATCHED_TOKENS = {"cpu": 512, "cuda": 4096}  # budget of a step, unless told otherwise
 GRAPHS_BYTES = 1 << 30  # left free for captured steps
-QUANTIZATIONS = (None, "int8", "int4", "fp8", "w8a8")
+QUANTIZATIONS = (None, "int8", "int4", "fp8", "w8a8", "stored")
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,8 @@ class EngineConfig(SchedulerConfig):
     decode steps are captured (a GPU with Triton attention only). overlap: plan and read back while
     the device computes (None: on a GPU). kernels, fuse, deterministic: see `kernels.Options`.
     compile: torch.compile makes the decode step, instead of the fused one. quantization: round the
-    weights to "int8", "int4", "fp8" or "w8a8" at the start; a model that was given is left as it is.
+    weights to "int8", "int4", "fp8" or "w8a8" at the start, or load a GGUF file's matrices as they
+    are "stored"; a model that was given quantized is left as it is.
     """
 
     max_num_batched_tokens: int = 0
@@ -52,7 +53,7 @@ class EngineConfig(SchedulerConfig):
     fuse: bool = True
     deterministic: bool = False
     compile: bool = False
-    quantization: Literal["int8", "int4", "fp8", "w8a8"] | None = None
+    quantization: Literal["int8", "int4", "fp8", "w8a8", "stored"] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from infero import kernels
@@ -218,7 +217,7 @@ def hidden(model: Model, windows: Sequence[Tensor]) -> Tensor:
     room = max(16, 1 << (max(lens) - 1).bit_length())  # the kernels take powers of two
     store = contiguous.allocate(model.config, len(lens), room, model.dtype, model.device)
     where = contiguous.next_batch(store, [0] * len(lens), lens)
-    x = F.embedding(tokens, model.embedding)
+    x = kernels.embed(tokens, model.embedding)
     for index in range(model.config.num_layers):
         x = models.block(model, index, x, where, store)
     return x

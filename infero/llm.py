@@ -57,12 +57,16 @@ class LLM:
         if not isinstance(model, Model):
             from infero.loading import load
 
-            model = load(model, dtype=dtype, device=device)
-            kind = EngineConfig(**options).quantization if use_cache and paged else None
-            if kind is not None:  # nobody else holds the weights: they go as they are rounded
-                from infero.kernels import formats
+            config = EngineConfig(**options) if use_cache and paged else EngineConfig()
+            kind = config.quantization
+            model = load(model, dtype=dtype, device=device, keep_quantized=kind == "stored")
+            if kind is not None and kind != "stored":
+                from infero.kernels import cpu_products, formats
 
+                # nobody else holds the weights: they go as they are rounded
                 model = formats.quantize_model(model, kind, release=True)
+                if config.kernels in ("auto", "torch"):
+                    model = cpu_products.adopt_model(model)
         self.model = model
         self.use_cache = use_cache
         self.engine: Engine | None = None

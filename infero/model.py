@@ -22,7 +22,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from infero import kernels
@@ -347,7 +346,7 @@ def forward(model: Model, tokens: Tensor, batch: Batch, cache: KVCache,
     `rows`, or for every token when `rows` is None. The head is the largest matrix of a small
     model, so ask only for the rows that will be sampled.
     """
-    x = F.embedding(tokens, model.embedding)
+    x = kernels.embed(tokens, model.embedding)
     for index in range(model.config.num_layers):
         x = block(model, index, x, batch, cache)
     if rows is not None:

@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from infero import model
@@ -208,6 +209,11 @@ def linear(x: Tensor, weight: Any, bias: Tensor | None) -> Tensor:
     from infero.kernels import products
 
     return products.linear(x, weight, bias, deterministic=same)
+
+
+def embed(tokens: Tensor, weight: Any) -> Tensor:
+    """The rows of the embedding for tokens [tokens]: [tokens, hidden]; it may be quantized."""
+    return F.embedding(tokens, weight) if isinstance(weight, Tensor) else weight.rows(tokens)
 
 
 def prepare(model: Model) -> int:

@@ -176,9 +176,9 @@ class NibbleWeight(formats._Format):
 # ---------------------------------------------------------------- making one
 
 
-def packs(out: int, inputs: int, dtype: torch.dtype) -> bool:
-    """Whether a weight of this shape for activations of this dtype has a packed form here."""
-    return (inputs % 32 == 0 and out > 0 and layout() is not None
+def packs(shape: torch.Size, dtype: torch.dtype) -> bool:
+    """Whether a weight [out, in] for activations of this dtype has a packed form here."""
+    return (shape[1] % 32 == 0 and shape[0] > 0 and layout() is not None
             and dtype in (torch.bfloat16, torch.float32, torch.float16))
 
 
@@ -218,7 +218,7 @@ def grouped(values: Tensor, scales: Tensor, offsets: Tensor | None, bits: Litera
 
 def made(weight: formats.Quantized) -> NibbleWeight | None:
     """The packed form of a weight in one of infero's formats; None where it has none here."""
-    if weight.device.type != "cpu" or not packs(*weight.shape, weight.dtype):
+    if weight.device.type != "cpu" or not packs(weight.shape, weight.dtype):
         return None
     if isinstance(weight, formats.Int8Weight):
         return grouped(weight.values.view(torch.uint8) ^ 128, weight.scales[:, None], None, 8,

