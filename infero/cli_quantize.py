@@ -144,12 +144,13 @@ def summary(folder: Path, listed: Manifest) -> str:
     group = settings["group"]
     grain = f"groups of {group}" if group else "one scale a row"
     kind = "symmetric" if settings["symmetric"] else "with zero points"
+    budget = settings.get("budget_bits")
+    bits = f"{budget:g} bits on average" if budget else f"{settings['bits']} bits"
     before, after = 2 * sizes["parameters"], sizes["bytes"]
     file = request["base"].get("bytes")
     own = f"; its own file has {file / 1e6:,.0f} MB" if file else ""
     return "\n".join([
-        f"{folder}: {request['base']['name']} by {request['method']}, {settings['bits']} bits, "
-        f"{grain}, {kind}",
+        f"{folder}: {request['base']['name']} by {request['method']}, {bits}, {grain}, {kind}",
         f"  size        {after / 1e6:,.0f} MB, {before / after:.1f} times smaller than the "
         f"{before / 1e6:,.0f} MB of 16 bits a weight{own}",
         f"  layers      {sizes['bits_a_weight']:.2f} bits a weight, scales included; "

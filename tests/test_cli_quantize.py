@@ -77,7 +77,8 @@ def test_options_reach_the_manifest(source: Path, tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_text("The quick brown fox jumps over the lazy dog. " * 40)
     result = invoke(source, "--bits", 3, "--group", 0, "--asymmetric", "--no-head",
-                    "--no-act-order", "--damping", 0.02, "--calibration", text, "--calibration-tokens", 256,
+                    "--no-act-order", "--damping", 0.02, "--calibration", text,
+                    "--calibration-tokens", 256,
                     "--length", 64, "--seed", 5, "--ranges", "mse", "-o", tmp_path / "q")
     assert result.exit_code == 0, result.output
     request = manifest.read(tmp_path / "q").request

@@ -8,8 +8,7 @@ wants to know of the activations it says in advance, so that nothing is measured
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from infero.errors import ConfigError
 from infero.kernels import formats
-from infero.quant import affine, codes, floats, outliers
+from infero.quant import affine, codes, floats, fold, outliers
 
 if TYPE_CHECKING:
     from infero.model import Model
@@ -36,10 +35,10 @@ class Settings:
     bits: 4 by default, 8 where the method is one of 8. group: inputs that share a scale, None for
     one scale a row; by default 64, and None at 8 bits. head: the output head too, in eight bits.
     calibration_tokens in windows of `length` tokens; seed: which windows. damping, act_order: GPTQ.
-    ranges: what a scale covers, by default the first that the method knows.
-    alpha: how much of the outliers SmoothQuant moves into the weights. threshold: the size from
-    which LLM.int8() calls an activation an outlier. budget_bits: mixed precision's mean. steps:
-    QAT's, a layer.
+    ranges: what a scale covers, by default the first that the method knows. alpha: how much of the
+    outliers SmoothQuant moves into the weights. threshold: the size from which LLM.int8() calls an
+    activation an outlier. budget_bits: mixed precision's mean; 3 bits count as 3, though the
+    kernels' layout gives them the room of 4. steps: QAT's, a layer.
     """
 
     method: str
@@ -73,9 +72,14 @@ class Settings:
             raise ConfigError(f"ranges is {self.ranges!r}; {self.method} has "
                               f"{', '.join(kind.ranges)}.")
         self._check_bits(kind.bytes)
+        if self.method == "mixed" and self.budget_bits is None:
+            object.__setattr__(self, "budget_bits", float(self.bits))
         if self.budget_bits is not None and self.method != "mixed":
             raise ConfigError(f"budget_bits is {self.budget_bits:g}, but {self.method} gives every "
                               "matrix the same bits: leave it away, or use the method mixed.")
+        if self.method == "mixed" and (self.bits != 4 or not self.symmetric):
+            raise ConfigError("mixed chooses the bits of each matrix itself, symmetric: leave "
+                              "--bits and --asymmetric away, and say --budget-bits.")
         limits = (("damping", self.damping > 0, "above 0"),
                   ("alpha", 0 <= self.alpha <= 1, "0 to 1"),
                   ("threshold", self.threshold > 0, "above 0"),
@@ -83,7 +87,7 @@ class Settings:
                   ("steps", self.steps >= 1, "at least 1"),
                   ("calibration_tokens", self.calibration_tokens >= self.length,
                    f"at least one window of {self.length}"),
-                  ("budget_bits", self.budget_bits is None or 2 <= self.budget_bits <= 8, "2 to 8"))
+                  ("budget_bits", self.budget_bits is None or 3 <= self.budget_bits <= 8, "3 to 8"))
         for name, fine, wanted in limits:
             if not fine:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be {wanted}.")
@@ -112,12 +116,17 @@ class Quantizer(Protocol):
     """One method with its settings."""
 
     settings: Settings
+    index: int  # of the layer that is being quantized
     folds: bool  # `prepare` wants the layer's statistics before anything is rounded
     needs_stats: bool  # `matrix` wants them
     needs_hessian: bool  # and the Hessian too
 
-    def begin(self, model: Model, ids: Tensor | None) -> dict[str, Any]:
-        """Decide what concerns the whole model; the answer is kept, and given to `go_on`."""
+    def begin(self, model: Model, ids: Tensor | None, say: Callable[[str], None]
+              ) -> dict[str, Any]:
+        """Decide what concerns the whole model; the answer is kept, and given to `go_on`.
+
+        ids: the calibration text's windows [n, length]; say: told what is being done.
+        """
 
     def go_on(self, decided: dict[str, Any]) -> None:
         """Take up what `begin` decided."""
@@ -140,11 +149,13 @@ class Rounding:
     folds = False
     needs_stats = False
     needs_hessian = False
+    index = 0
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
 
-    def begin(self, model: Model, ids: Tensor | None) -> dict[str, Any]:
+    def begin(self, model: Model, ids: Tensor | None, say: Callable[[str], None]
+              ) -> dict[str, Any]:
         """Nothing to decide."""
         return {}
 
@@ -239,13 +250,49 @@ class Gptq(Rounding):
 
     def rounded(self, weight: Tensor, stats: Stats | None) -> codes.Codes:
         """The whole numbers of a matrix."""
+        return self.compensated(weight, stats, self.settings.bits, self.settings.group)
+
+    def compensated(self, weight: Tensor, stats: Stats | None, bits: int, group: int | None
+                    ) -> codes.Codes:
+        """GPTQ's numbers, with as many bits as are asked for."""
         from infero.quant import gptq
 
         s = self.settings
         assert stats is not None and stats.hessian is not None
-        return gptq.gptq(weight, stats.hessian, s.bits, s.group, s.symmetric,
-                         act_order=s.act_order, damping=s.damping,
-                         ranges=s.ranges, scale_dtype=torch.float16)  # type: ignore[arg-type]
+        return gptq.gptq(weight, stats.hessian, bits, group, s.symmetric, act_order=s.act_order,
+                         damping=s.damping, ranges=s.ranges, scale_dtype=torch.float16)  # type: ignore[arg-type]
+
+
+class Mixed(Gptq):
+    """GPTQ with more bits for the matrices whose rounding costs more: see sensitivity.py."""
+
+    options = (3, 4, WHOLE)
+    tokens = 256  # of the calibration text, to measure what each matrix costs
+    bits: Sequence[int] = ()  # layer by layer, in the order of fold.MATRICES
+
+    def begin(self, model: Model, ids: Tensor | None, say: Callable[[str], None]
+              ) -> dict[str, Any]:
+        """Measure what each matrix costs at each width, and share out the budget."""
+        from infero.quant import sensitivity
+
+        s = self.settings
+        assert ids is not None and s.budget_bits is not None
+        few = ids[: max(1, self.tokens // ids.shape[1]), : self.tokens]
+        costs = sensitivity.measure(
+            model, few, self.options, s.group, s.symmetric,
+            progress=lambda done, layers: say(f"sensitivity {done} of {layers}"))
+        bits = sensitivity.choose(costs, sensitivity.sizes_of(model), self.options, s.budget_bits)
+        return {"bits": bits, "costs": costs.tolist()}
+
+    def go_on(self, decided: dict[str, Any]) -> None:
+        """Take up the bits of every matrix."""
+        self.bits = decided["bits"]
+
+    def matrix(self, name: str, weight: Tensor, stats: Stats | None) -> formats.Quantized:
+        """The matrix with its own number of bits."""
+        bits = self.bits[self.index * len(fold.MATRICES) + fold.MATRICES.index(name)]
+        group = None if bits == WHOLE else self.settings.group
+        return codes.pack(self.compensated(weight, stats, bits, group), weight.dtype)
 
 
 class Awq(Rounding):
@@ -263,18 +310,13 @@ class Awq(Rounding):
 
 METHODS: dict[str, type[Rounding]] = {
     "rtn": Rounding, "gptq": Gptq, "awq": Awq, "int8": Int8, "w8a8": W8A8,
-    "smoothquant": SmoothQuant, "outliers": Outliers, "fp8": Fp8,
+    "smoothquant": SmoothQuant, "outliers": Outliers, "fp8": Fp8, "mixed": Mixed,
 }
 
 
 def quantizer(settings: Settings) -> Quantizer:
     """The method that the settings name."""
     return METHODS[settings.method](settings)
-
-
-def changed(settings: Settings, **fields: Any) -> Settings:
-    """The same settings with some of them changed."""
-    return dataclasses.replace(settings, **fields)
 
 
 def wants_text(method: Quantizer) -> bool:

@@ -68,8 +68,8 @@ def quantize_model(model: Model, settings: Settings, ids: Ids | None = None,
     method = quantizer(settings)
     work = checked(model)
     windows = calibration_windows(work, settings, ids) if wants_text(method) else None
-    method.go_on(method.begin(work, windows))
     report, count = progress or _silent, work.config.num_layers
+    method.go_on(method.begin(work, windows, lambda what: report(Step(0, count + 1, what))))
     for _ in layers_done(work, method, windows, report):
         pass
     report(Step(count, count + 1, "head"))
@@ -103,7 +103,7 @@ def layers_done(model: Model, method: Quantizer, windows: Tensor | None, progres
 
 def quantize_layer(model: Model, method: Quantizer, index: int, hidden: Tensor | None) -> None:
     """Replace layer `index` by its quantized form. hidden: [n, length, hidden], what comes in."""
-    layer = model.layers[index]
+    layer, method.index = model.layers[index], index
     if method.folds:
         assert hidden is not None
         method.prepare(model, index, calibration.layer_stats(model, index, hidden, hessian=False))
@@ -276,7 +276,8 @@ def _fill(partial: Path, listed: Manifest, model: Model, method: Quantizer,
     started, spent = time.perf_counter(), listed.seconds
     parameters, numbers = parameter_count(model), matrix_numbers(model.config)
     if listed.decided is None:
-        listed.decided = method.begin(model, windows)
+        total = model.config.num_layers + 1
+        listed.decided = method.begin(model, windows, lambda what: report(Step(0, total, what)))
         manifest.write_manifest(partial, listed)
     method.go_on(listed.decided)
 
