@@ -115,7 +115,8 @@ function mount(stage, data) {
     facts.replaceChildren(...found.map(([key, { error, lost }]) => element("div",
       { class: key === best ? "ix-strong" : null },
       element("dt", {}, data.names[key]), element("dd", {}, percent(error)),
-      element("dd", { class: "ix-note" }, lost ? `${lost} become 0` : "none becomes 0"))));
+      element("dd", { style: "font-weight: 400; font-size: 0.8rem" },
+        lost ? `${lost} become 0` : "none lost"))));
     const eight = Object.fromEntries(found);
     const said = `${state.outlier === 0 ? "Without an outlier" : `With an outlier of ${sigma(state.outlier)}`} `
       + `the weights' error is ${percent(eight.int8.error)} of σ in int8 and ${
