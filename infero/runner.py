@@ -19,7 +19,7 @@ from infero import graphs, kernels
 from infero import model as model_module
 from infero.cache import kv
 from infero.cache import pool as pool_module
-from infero.kernels import Options
+from infero.kernels import Options, lean
 from infero.logits import RowState, draw, learners
 from infero.model import Batch, Model
 from infero.request import Plan, Scheduled
@@ -146,6 +146,7 @@ class Runner:
         with kernels.using(self.options):
             self.compiled = compiled
             self.fused = self._fused()
+            self.lean = not compiled and lean.usable(model)
             self.blanks = not kernels.attends(device)  # its attention reads what it masks
             self.plain_graphs = ""
             self.decoder = None
@@ -291,6 +292,8 @@ class Runner:
             from infero.kernels import forward
 
             return forward.forward(self.model, ids, batch, self.cache, rows)
+        if self.lean:
+            return lean.forward(self.model, ids, batch, self.cache, rows)
         if self.compiled:
             from infero.kernels import compiled
 

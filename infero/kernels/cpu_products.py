@@ -111,8 +111,7 @@ class NibbleWeight(formats._Format):
         if len(x) > few or x.dtype != self.dtype:
             y = self._unpacked(x)
         else:
-            if self.planes == 2:
-                x = torch.cat((x, x), -1)
+            x = torch.cat((x, x), -1) if self.planes == 2 else x.contiguous()
             y = torch.ops.aten._weight_int4pack_mm_for_cpu(x, self.packed, self.group, self.scales)
             if len(self.packed) != self.shape[0]:
                 y = y[:, : self.shape[0]]
