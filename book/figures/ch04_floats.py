@@ -26,7 +26,7 @@ def draw(theme):
     for _, values, color, style in grids:
         at, step = zip(*[(a, s) for a, s in steps(values) if 2e-4 < a < 500], strict=True)
         ax.loglog(at, [100 * s for s in step], style, color=color, lw=1.4)
-    ax.text(12, 42, "int8", color=theme.vermilion, fontsize=9.5, ha="right")
+    ax.text(6.5, 42, "int8", color=theme.vermilion, fontsize=9.5, ha="right")
     ax.text(0.012, 42, "E4M3", color=theme.blue, fontsize=9.5, ha="left")
     ax.text(0.0011, 26.5, "E5M2", color=theme.green, fontsize=9.5, va="bottom", ha="left")
     ax.set(xlabel="size of the number (the largest of int8 and of E4M3 at 448)",

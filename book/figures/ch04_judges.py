@@ -8,7 +8,7 @@ NAMES = {  # words, and where they stand beside the point: offset in points, ali
     "a8_column": ("a scale a channel", 0, 7, "center", "bottom"),
     "w8_row": ("int8 weights", 0, -7, "center", "top"),
     "w8a8_smooth_65": ("W8A8, smoothed, α 0.65", 0, 7, "center", "bottom"),
-    "w8a8_smooth_50": ("W8A8, smoothed, α 0.5", 0, -7, "center", "top"),
+    "w8a8_smooth_50": ("W8A8, smoothed, α 0.5", 6, -7, "right", "top"),
     "e4m3_row": ("E4M3 weights", 0, 7, "center", "bottom"),
     "w8a8_outliers": ("outliers apart", 0, -9, "center", "top"),
     "e4m3_both": ("E4M3, both sides", 7, -2, "left", "top"),
