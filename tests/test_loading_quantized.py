@@ -377,6 +377,11 @@ def test_a_folder_that_was_damaged(damage: Callable, message: str, own: Path) ->
     assert "\n" not in str(caught.value)
 
 
+def test_a_quantized_folder_is_not_rounded_again(own: Path) -> None:
+    with pytest.raises(ConfigError, match=r"quantized already \(Int4Weight\).*'int8' away"):
+        LLM(str(own), quantization="int8", num_blocks=8)
+
+
 def test_a_folder_carries_its_tokenizer(smollm2: Model, tmp_path: Path) -> None:
     tiny = random_model(tiny_config(**SHAPE | {"vocab_size": 49152}), seed=4)
     tiny.tokenizer = smollm2.tokenizer

@@ -291,6 +291,9 @@ def quantize_model(model: Model, kind: Kind, group: int | None = None, head: boo
 
 def quantize_rows(weight: Tensor, kind: Kind, group: int = 128, rows: int = 16384) -> Quantized:
     """As `quantize`, some rows at a time: rounding in float32 takes several times the weight."""
+    if not isinstance(weight, Tensor):
+        raise ConfigError(f"The weights are quantized already ({type(weight).__name__}): leave the "
+                          f"quantization {kind!r} away, or start from the model in full precision.")
     parts = [quantize(part, kind, group) for part in weight.split(rows)]
     fields = vars(parts[0])
     joined: dict[str, object] = {name: torch.cat([getattr(p, name) for p in parts])
