@@ -7,6 +7,7 @@
     floats.py        eight- and four-bit floating point, NF4 and MX blocks
     codes.py         a quantized matrix before it is packed
     fold.py          moving a factor from a matrix into what stands before it
+    simulate.py      a rounding tried out on a model before there is a kernel for it
     calibration.py   what a model's matrices see on a text
     gptq.py          rounding that makes up for its own error
     awq.py           scaling the channels that matter before rounding
