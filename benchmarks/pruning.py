@@ -160,7 +160,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.backends.cuda.matmul.allow_tf32 = False
     parts: dict[str, Callable[[Bench, bool], None]] = {"layers": layers, "width": width,
                                                        "zeros": zeros}
-    with torch.inference_mode(), results.record("pruning", argv=argv, out=args.out,
+    with torch.no_grad(), results.record("pruning", argv=argv, out=args.out,
                                                 device=args.device) as r:
         b = bench(r, args)
         for name, part in parts.items():

@@ -274,7 +274,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                      "zeros buy on a CPU.")
     torch.manual_seed(0)
     failed: list[str] = []
-    with torch.inference_mode(), results.record("sparsity", argv=argv, out=args.out,
+    with torch.no_grad(), results.record("sparsity", argv=argv, out=args.out,
                                                 device=args.device) as r:
         def save() -> None:
             partial.save(r, argv, args.out, args.device)
