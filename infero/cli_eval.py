@@ -103,14 +103,19 @@ def open_models(model: str | None, reference: str | None, dtype: str, device: st
     import infero
     from infero.kernels import formats
 
+    known = (*formats.KINDS, "stored")
+    if quantization is not None and quantization not in known:
+        raise ParameterError(f"quantization is {quantization!r}; known: {', '.join(known)}. "
+                             "`infero quantize` has more methods.")
     with err.status("Loading the model …"):
+        stored = (infero.load(model, dtype=dtype, device=device, keep_quantized=True)
+                  if quantization == "stored" else None)
         plain = infero.load(model, dtype=dtype, device=device)
         base = infero.load(reference, dtype=dtype, device=device) if reference else None
     if quantization is None:
         return plain, base
-    if quantization not in formats.KINDS:
-        raise ParameterError(f"quantization is {quantization!r}; known: "
-                             f"{', '.join(formats.KINDS)}. `infero quantize` has more methods.")
+    if stored is not None:
+        return stored, base or plain
     with err.status(f"Rounding to {quantization} …"):
         return formats.quantize_model(plain, quantization), base or plain  # type: ignore[arg-type]
 

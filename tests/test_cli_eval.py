@@ -73,6 +73,7 @@ def test_quantized_beside_itself() -> None:
     found = as_json("--quantization", "int8")
     assert found["quantization"] == "int8" and found["reference"] == "base"
     assert 0 < found["kl"] < 0.01 and found["top1"] > 0.8
+    assert as_json("--quantization", "stored")["kl"] == 0  # nothing was quantized in the file
 
 
 @pytest.mark.usefixtures("models")
@@ -105,7 +106,7 @@ def test_questions(models: dict[str | None, Model], monkeypatch: pytest.MonkeyPa
     (("-n", "10000000"), "10000000 tokens were asked for"),
     (("-l", "4096"), "the model takes 1 to 128"),
     (("-l", "8", "-b", "0"), "batch is 0"),
-    (("--quantization", "int3"), "known: int8, int4, fp8"),
+    (("--quantization", "int3"), "known: int8, int4, fp8, w8a8, stored"),
 ])
 def test_mistakes_are_one_message(args: tuple[str, ...], words: str) -> None:
     with pytest.raises(InferoError, match=words):
