@@ -142,14 +142,13 @@ function sentence(a, data) {
 }
 
 function rows(a, data) {
-  const none = "not measured at this budget";
+  const none = "not measured here";
   const list = [
     ["KL predicted", `${three(a.predicted)} nats`, true],
     ["KL measured", a.near ? `${three(a.near[1])} nats` : none],
-    ["perplexity measured", a.near
-      ? `${three(a.near[2])} (unquantized: ${three(data.base_perplexity)})` : none],
-    ["bits used", three(a.used)],
-    ["with scales", `${three(a.used + data.scale_bits)} bits a weight`],
+    [`perplexity (${three(data.base_perplexity)} unquantized)`, a.near ? three(a.near[2]) : none],
+    ["bits a weight", three(a.used)],
+    ["with scales", three(a.used + data.scale_bits)],
     ["size of the layers", withUnit(a.bytes, BYTES)],
   ];
   return list.map(([name, value, strong]) => element("div", { class: strong ? "ix-strong" : null },
@@ -157,7 +156,7 @@ function rows(a, data) {
 }
 
 function draw(svg, width, a, data, table) {
-  const height = 452;
+  const height = 484;
   svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
   const text = (words, px, py, more = {}) => svg.append(
     shape("text", { x: px, y: py, "font-size": 12, ...more }, words));
@@ -184,13 +183,13 @@ function draw(svg, width, a, data, table) {
     }
   });
   const under = top + data.names.length * (tall + 6) + 10;
-  for (let layer = 0; layer < layers; layer += 5) {
+  for (let layer = 0; layer < layers - (cell > 13 ? 0 : 5); layer += 5) {
     text(`${layer}`, left + (layer + 0.5) * cell, under, { "text-anchor": "middle" });
   }
   text("layer", width - 4, under, { "text-anchor": "end", class: "ix-faint" });
 
   // The curve: KL over the budget.
-  const [gl, gr, gt, gb] = [48, width - 14, under + 38, height - 40];
+  const [gl, gr, gt, gb] = [48, width - 14, under + 38, height - 74];
   const [low, high] = [data.options[0], most];
   const all = [...data.plans, ...data.uniform].map((row) => row[1]);
   const floor = 10 ** Math.floor(Math.log10(Math.max(1e-5, Math.min(...all))));
@@ -199,7 +198,7 @@ function draw(svg, width, a, data, table) {
   const gy = (kl) => gb - (Math.log(Math.min(Math.max(kl, floor), ceiling) / floor)
     / Math.log(ceiling / floor)) * (gb - gt);
   text("KL, nats a token", 0, gt - 12, { class: "ix-faint" });
-  text("average bits a weight, without scales", (gl + gr) / 2, height - 6, {
+  text("average bits a weight, without scales", (gl + gr) / 2, gb + 34, {
     "text-anchor": "middle", class: "ix-faint" });
   for (let kl = floor; kl <= ceiling * 1.01; kl *= 10) {
     svg.append(shape("line", { class: "ix-gridline", x1: gl, x2: gr, y1: gy(kl), y2: gy(kl) }));
@@ -221,9 +220,11 @@ function draw(svg, width, a, data, table) {
     svg.append(shape("rect", { class: "ix-dot2", x: gx(b) - 4.5, y: gy(kl) - 4.5, width: 9,
       height: 9 }));
   }
-  const keyX = gr - 4;
-  text("line: predicted for the plan", keyX, gt + 10, { "text-anchor": "end" });
-  text("● plan, measured   ■ same bits, measured", keyX, gt + 26, { "text-anchor": "end" });
+  const keys = ["line: predicted", "● plan, measured", "□ same bits, measured"];
+  const wide = width > 480;
+  text(wide ? keys.join("     ") : keys.slice(0, 2).join("     "), (gl + gr) / 2,
+    wide ? height - 8 : height - 20, { "text-anchor": "middle" });
+  if (!wide) text(keys[2], (gl + gr) / 2, height - 4, { "text-anchor": "middle" });
   const [px, py] = [gx(a.budget), gy(a.predicted)];
   svg.append(shape("line", { class: "ix-axis", x1: px, x2: px, y1: gt, y2: gb }));
   svg.append(shape("circle", { class: "ix-ring", r: 8, cx: px, cy: py, fill: "none",

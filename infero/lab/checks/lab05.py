@@ -117,22 +117,27 @@ def _decoded(d: Tensor, m: Tensor, codes: Tensor, shape: tuple[int, ...]) -> Kno
 
 
 def inverse_factor(c: Check) -> None:
-    """Hessians of correlated inputs, one with fewer tokens than inputs; float64 too."""
+    """Hessians of correlated inputs, some always 0, one with fewer tokens than inputs."""
     for seed in c.seeds(3):
         g = c.generator(seed)
-        for size, tokens, damping in ((5, 40, 0.01), (12, 30, 0.1), (7, 5, 0.05), (1, 4, 0.2)):
+        for size, tokens, damping, dead in ((5, 40, 0.01, ()), (12, 30, 0.1, ()), (7, 5, 0.05, ()),
+                                            (9, 50, 0.1, (0, 6)), (1, 4, 0.2, ())):
             x = torch.randn(tokens, size, generator=g)
-            x = (x + torch.randn(tokens, 1, generator=g)) * (0.5 + torch.rand(size, generator=g))
+            x = (x + torch.randn(tokens, 1, generator=g)) * (0.2 + torch.rand(size, generator=g))
+            x[:, list(dead)] = 0
             hessian = x.T @ x / tokens
             dtype = torch.float64 if size == 12 else torch.float32
             got = c.call(hessian.to(dtype), damping)
             _judge_factor(c, got, hessian, damping, dtype)
 
 
-def damped(hessian: Tensor, damping: float) -> Tensor:
-    """The Hessian in float64 with its damping."""
-    h = hessian.double()
-    return h + damping * h.diagonal().mean() * torch.eye(len(h), dtype=torch.float64)
+def damped(hessian: Tensor, damping: float, late: bool = False) -> Tensor:
+    """H in float64, with 1 for dead inputs, and damped; late: the mean is taken without the 1s."""
+    h = hessian.double().clone()
+    mean = h.diagonal().mean()
+    h.diagonal()[h.diagonal() == 0] = 1
+    mean = mean if late else h.diagonal().mean()
+    return h + damping * mean * torch.eye(len(h), dtype=torch.float64)
 
 
 def _judge_factor(c: Check, got: Any, hessian: Tensor, damping: float,
@@ -159,12 +164,19 @@ def _judge_factor(c: Check, got: Any, hessian: Tensor, damping: float,
                              "of the diagonal", lambda: _upper(torch.linalg.inv(
                                  h - damping * mean * eye + damping * eye))),
         "damping-by-max": ("The damping is a share of the diagonal's largest element; it should be "
-                           "of its mean", lambda: _upper(torch.linalg.inv(
-                               h + damping * (plain.diagonal().max() - mean) * eye))),
+                           "of its mean", lambda: _upper(torch.linalg.inv(h + damping * eye * (
+                               (h.diagonal() - damping * mean).max() - mean)))),
         "damping-everywhere": ("The damping is added to every element; it belongs on the diagonal",
                                lambda: _upper_or_none(
                                    h + damping * mean * (torch.ones_like(h) - eye))),
-        "no-damping": ("The damping is missing", lambda: _upper_or_none(plain)),
+        "no-damping": ("The damping is missing", lambda: _upper_or_none(
+            h - damping * mean * eye)),
+        "dead-forgotten": ("An input that was always 0 has only the damping on its diagonal; it "
+                           "gets a 1 there first", lambda: _upper(torch.linalg.inv(
+                               plain + damping * plain.diagonal().mean() * eye))),
+        "dead-late": ("Inputs that were always 0 get their 1 only after the mean of the diagonal "
+                      "is taken", lambda: _upper(torch.linalg.inv(
+                          damped(hessian, damping, late=True)))),
     }
     telling = {key: (words, partial(_if_other, wrong, want))
                for key, (words, wrong) in known.items()}
