@@ -3,5 +3,5 @@
 Those that need no GPU are named here; all others are steps of `make gpu` (benchmarks/gpu.py).
 """
 
-CPU_ONLY = ("batching", "fragmentation", "generate_cpu", "instructions", "labs",
+CPU_ONLY = ("batching", "chapter04", "fragmentation", "generate_cpu", "instructions", "labs",
             "scheduler_overhead", "scheduling", "scheduling_cpu", "throughput_cpu")
