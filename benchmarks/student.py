@@ -1,14 +1,16 @@
-"""Trains the draft for SmolLM2 on one GPU within a budget of seconds, and judges it.
+"""Trains drafts for SmolLM2 on one GPU within a budget of seconds, and judges them.
 
-    python -m benchmarks.student [--seconds 260] [--corpus FILE …] [--workers 3] [--model PATH]
-                                 [--shape LAYERS NEURONS] [--device cuda|cpu] [--smoke] [--out DIR]
+    python -m benchmarks.student [--seconds 260] [--corpus FILE … --earlier JSON] [--workers 3]
+                                 [--shape LAYERS NEURONS] [--model PATH] [--device cuda|cpu]
+                                 [--smoke] [--out DIR]
     python -m benchmarks.student --times [--device cuda|cpu]     # only the time of a step, as it is
 
 1. The target writes text through the engine (`benchmarks.student_corpus`, in several processes);
    --corpus takes what an earlier run wrote and leaves the time to training.
 2. Students of several shapes, as large as the file may be, are cut out of the target and trained
-   for a few seconds each, one with another loss: the best is trained for the rest of the time.
-3. It is written in eight bits, read back as a user would, and judged: acceptance greedily and at
+   for a few seconds each; then another rate and random weights for the best.
+3. What is left is for that student and for a draft that reads the target's states (EAGLE).
+4. Both are written in eight bits, read back as a user would, and judged: acceptance greedily and at
    two temperatures, tokens a pass for drafts of 1 to 8, a shortlist instead of the whole
    vocabulary, the time of a step beside the target's.
 
@@ -18,6 +20,7 @@ Everything that is known is written after each phase. The student lies in DIR, e
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -32,9 +35,9 @@ from typing import Any
 import torch
 
 from benchmarks import student_corpus, student_judging
-from benchmarks.student_run import Run, Shape
+from benchmarks.student_run import Run, Shape, moved
 from infero import graphs, load, results
-from infero.compress import distill, minitron, student
+from infero.compress import distill, eagle, minitron, student
 from infero.lab.configurations import tiny_model
 from infero.model import Model
 
@@ -42,7 +45,8 @@ ROOT = Path(__file__).resolve().parent.parent
 DRAFT_LAYERS = (1, 2, 3, 4)
 POINTS = 30  # of the curve
 TRIAL = 0.025  # of the seconds: each short training
-JUDGING = 34.0  # seconds kept for the end
+JUDGING = 40.0  # seconds kept for the end
+FED_RATE = 2e-3  # learning rate of the draft that reads states: its weights start random
 
 # ---------------------------------------------------------------- text
 
@@ -107,6 +111,13 @@ def text_phase(run: Run) -> None:
         r.value("corpus_seconds", seconds, unit="s", note="start of the processes included")
         r.value("corpus_rate", tokens / seconds, unit="token/s",
                 note=f"{max(1, len(workers))} engines on one device")
+    if args.earlier:
+        earlier = json.loads(Path(args.earlier).read_text(encoding="utf-8"))
+        for key in ("corpus_seconds", "corpus_rate"):
+            old = earlier["values"][key]
+            r.value(key, old["value"], unit=old["unit"],
+                    note=f"{old['note']}; in the run of {earlier['date'][:16]} that wrote the text")
+        r.tables["shapes"] = earlier["tables"]["ablation"]
     run.save()
 
 
@@ -135,7 +146,8 @@ def name_of(shape: Shape) -> str:
 def shapes(run: Run) -> list[Shape]:
     """What is tried: the first layers, as wide as the file's limit allows, and two at both ends."""
     if run.args.shape:
-        return [(tuple(range(run.args.shape[0])), run.args.shape[1])]
+        layers, neurons = run.args.shape
+        return [(tuple(minitron.ends(run.target.config.num_layers, layers)), neurons)]
     full, found = run.target.config, list[Shape]()
     for layers in DRAFT_LAYERS[: 2 if run.args.smoke else None]:
         if layers > full.num_layers:
@@ -149,17 +161,6 @@ def shapes(run: Run) -> list[Shape]:
     return found
 
 
-def moved(model: Model, device: torch.device, dtype: torch.dtype) -> Model:
-    """The model on another device in another dtype; embedding and head stay one object."""
-    embedding = model.embedding.to(device, dtype)
-    head = embedding if model.head is model.embedding else model.head.to(device, dtype)
-    layers = [replace(layer, **{name: t.to(device, dtype) for name, t in vars(layer).items()
-                                if t is not None}) for layer in model.layers]
-    return replace(model, embedding=embedding, head=head, layers=layers,
-                   final_norm=model.final_norm.to(device, dtype),
-                   inv_freq=model.inv_freq.to(device))
-
-
 # ---------------------------------------------------------------- training
 
 
@@ -169,9 +170,9 @@ def prepare(run: Run) -> None:
     every = student_corpus.examples(run.texts, tokens, device)
     order = torch.randperm(len(every), generator=torch.Generator().manual_seed(1)).tolist()
     until = time.time() + 0.10 * run.args.seconds
-    run.batches = student_corpus.with_targets(run.target, [every[i] for i in order], until)
+    run.batches = student_corpus.with_features(run.target, [every[i] for i in order], until)
     warm = [t for t in run.judges if t.temperature == 1.0][:48]
-    run.checks = student_corpus.with_targets(
+    run.checks = student_corpus.with_features(
         run.target, student_corpus.examples(warm, tokens, device), until + 10)
     used = sum(len(b.positions) for b in run.batches if b.positions is not None)
     run.frequent = student_corpus.most_written(
@@ -187,7 +188,7 @@ def prepare(run: Run) -> None:
 def fresh(run: Run, shape: Shape, random: bool = False) -> Model:
     """An untrained student of this shape on the device, sharing the target's embedding."""
     cut = run.cuts[shape]
-    cut = minitron.reborn(cut) if random else cut
+    cut = minitron.reborn(cut) if random else minitron.folded(cut)
     there = moved(replace(cut, embedding=cut.final_norm, head=cut.final_norm),
                   run.target.device, torch.float32)
     return distill.trainable(replace(there, embedding=run.target.embedding, head=run.target.head,
@@ -210,11 +211,9 @@ def trained(run: Run, shape: Shape, recipe: distill.Recipe, seconds: float, *,
 
     if curve is not None:
         curve.append([0, 0, None, *student_judging.quick(model, run.target, run.checks)])
-    glance = (student.shortlisted(model, run.frequent), student.shortlisted(run.target,
-                                                                            run.frequent))
     done, tokens = distill.fit(model, run.target, distill.shuffled(run.batches), recipe,
                                steps=steps, seconds=seconds, every=4 if run.args.smoke else 20,
-                               seen=seen, glance=glance)
+                               seen=seen)
     kl, acceptance = student_judging.quick(model, run.target, run.checks)
     if curve is not None:
         curve[0][2] = curve[1][2] if len(curve) > 1 else 0.0
@@ -232,24 +231,35 @@ def predicted(run: Run, shape: Shape, acceptance: float) -> tuple[float, float]:
     return cost, student_judging.best_draft(lengths, cost)[1]
 
 
-def choose(run: Run) -> tuple[Shape, distill.Recipe]:
-    """Train every shape briefly; the best by predicted speed-up, and the better of two losses."""
+def choose(run: Run) -> tuple[Shape, distill.Recipe, bool]:
+    """Brief trainings: shapes, then for the best of them another rate and other weights.
+
+    The shape is chosen by predicted speed-up, the rest by acceptance.
+    """
     plain = distill.Recipe(peak=run.args.rate)
-    direct = replace(plain, overlap=1.0)
     each, rows = run.args.seconds * TRIAL, list[list[Any]]()
 
-    def tried(shape: Shape, recipe: distill.Recipe, name: str) -> tuple[float, float, Shape]:
-        _, steps, tokens, kl, acceptance = trained(run, shape, recipe, each, steps=run.args.steps)
+    def tried(shape: Shape, recipe: distill.Recipe, random: bool, name: str
+              ) -> tuple[float, float]:
+        _, steps, tokens, kl, acceptance = trained(run, shape, recipe, each, random=random,
+                                                   steps=run.args.steps)
         cost, gain = predicted(run, shape, acceptance)
         rows.append([name, len(shape[0]), shape[1], steps, tokens, kl, acceptance, cost, gain])
         run.say(f"{name}: {steps} steps, KL {kl:.3f}, acceptance {acceptance:.3f}, cost "
                 f"{cost:.3f}, speed-up {gain:.2f}")
         ablation(run, rows)
-        return gain, acceptance, shape
+        return gain, acceptance
 
-    _, acceptance, shape = max(tried(shape, plain, name_of(shape)) for shape in run.cuts)
-    better = tried(shape, direct, f"{name_of(shape)}, KL + overlap")[1] > acceptance
-    return shape, direct if better else plain
+    found = {shape: tried(shape, plain, False, name_of(shape)) for shape in run.cuts}
+    shape = max(found, key=lambda one: found[one][0])
+    best, chosen = found[shape][1], (shape, plain, False)
+    faster = replace(plain, peak=3 * plain.peak)
+    for recipe, random, words in ((faster, False, "three times the rate"),
+                                  (faster, True, "three times the rate, random weights")):
+        acceptance = tried(shape, recipe, random, words)[1]
+        if acceptance > best:
+            best, chosen = acceptance, (shape, recipe, random)
+    return chosen
 
 
 def ablation(run: Run, rows: list[list[Any]]) -> None:
@@ -260,13 +270,13 @@ def ablation(run: Run, rows: list[list[Any]]) -> None:
     run.save()
 
 
-def train(run: Run, shape: Shape, recipe: distill.Recipe) -> Path:
+def train(run: Run, shape: Shape, recipe: distill.Recipe, random: bool, seconds: float) -> Path:
     """The main run: the student is written, its curve recorded."""
     r, curve = run.r, list[list[Any]]()
-    seconds = max(1.0, run.left() - (1 if run.args.smoke else JUDGING))
-    run.say(f"training {name_of(shape)} for {seconds:.0f} s, {recipe}")
+    run.say(f"training {name_of(shape)}{' (random)' if random else ''} for {seconds:.0f} s, "
+            f"{recipe}")
     model, steps, tokens, kl, _ = trained(run, shape, recipe, seconds, steps=run.args.steps,
-                                          curve=curve)
+                                          random=random, curve=curve)
     columns = [("step", ""), ("tokens", "token"), ("loss", ""), ("kl", ""), ("acceptance", "")]
     r.table("curve", columns, curve)
     r.value("train_seconds", seconds, unit="s", note="wall clock of the main run")
@@ -276,11 +286,13 @@ def train(run: Run, shape: Shape, recipe: distill.Recipe) -> Path:
             note="of the student as it was cut out, untrained; temperature 1")
     r.value("kl_start", curve[0][3], unit="", note="nats a token")
     r.value("layers", len(shape[0]), unit="")
+    r.value("learning_rate", recipe.peak, unit="", note="the largest")
+    r.value("random_start", int(random), unit="", note="1: not from the target's weights")
     r.value("intermediate", shape[1], unit="", note="neurons of a layer")
     r.value("parameters", student.parameters_of(model), unit="", note="embedding and head shared")
     path = run.folder / student.FILE.name
     facts = dict(program="benchmarks/student.py", steps=steps, tokens=tokens, seconds=seconds,
-                 texts=len(run.texts), kl=kl, objective="KL + overlap" if recipe.overlap else "KL")
+                 texts=len(run.texts), kl=kl)
     size = student.save(model, path, run.frequent, facts)
     r.value("bytes", size, unit="byte", note="of the file")
     run.say(f"{steps} steps, {tokens:,} tokens, KL {kl:.3f}; {size:,} bytes in {path}")
@@ -288,22 +300,44 @@ def train(run: Run, shape: Shape, recipe: distill.Recipe) -> Path:
     return path
 
 
-def extras(run: Run, shape: Shape, recipe: distill.Recipe) -> None:
-    """With what time is left: the same shape trained in other ways."""
-    rows, each = [], run.args.seconds * TRIAL
-    for name, random, one in (("from random weights", True, recipe),
-                              ("hidden states too", False, replace(recipe, hidden=1.0)),
-                              ("twice the learning rate", False,
-                               replace(recipe, peak=2 * recipe.peak))):
-        if run.left() < each + 3:
-            break
-        _, steps, tokens, kl, acceptance = trained(run, shape, one, each, random=random,
-                                                   steps=run.args.steps)
-        rows.append([name, steps, tokens, kl, acceptance])
-        run.say(f"{name}: KL {kl:.3f}, acceptance {acceptance:.3f}")
-        run.r.table("variants", [("name", ""), ("steps", ""), ("tokens", "token"), ("kl", ""),
-                                 ("acceptance", "")], rows)
-        run.save()
+def train_fed(run: Run, recipe: distill.Recipe, seconds: float) -> Path:
+    """The draft that reads the target's states: one layer, as wide as the other file leaves room.
+
+    The three rounds of a step share the seconds; the loss is that of the first.
+    """
+    r, curve, told = run.r, list[list[Any]](), [0.0]
+    wide = min(run.args.fed, run.target.config.intermediate_size)
+    draft = eagle.create(run.target, 1, wide)
+    begun_s = time.time()
+
+    def seen(done: int, tokens: int, loss: float) -> None:
+        now = time.time() - begun_s
+        if now - told[0] >= seconds / POINTS or run.args.smoke:
+            told[0] = now
+            curve.append([done, tokens, loss, *student_judging.quick(draft, run.target,
+                                                                     run.checks)])
+
+    run.say(f"training a layer of {wide} neurons on states for {seconds:.0f} s, {recipe}")
+    steps, tokens = eagle.fit(draft, run.target, distill.shuffled(run.batches, 3), recipe,
+                              steps=run.args.steps, seconds=seconds,
+                              every=4 if run.args.smoke else 20, seen=seen)
+    r.table("eagle_curve", [("step", ""), ("tokens", "token"), ("loss", ""), ("kl", ""),
+                            ("acceptance", "")], curve)
+    path = run.folder / eagle.FILE.name
+    facts = dict(program="benchmarks/student.py", steps=steps, tokens=tokens, seconds=seconds,
+                 texts=len(run.texts), rounds=3)
+    size = eagle.save(draft, path, run.frequent, facts)
+    r.value("eagle_train_seconds", seconds, unit="s", note="wall clock")
+    r.value("eagle_train_steps", steps, unit="")
+    r.value("eagle_train_tokens", tokens, unit="token", note="places, repeats too")
+    r.value("eagle_intermediate", wide, unit="", note="neurons of its layer")
+    r.value("eagle_parameters", student.parameters_of(draft.model) + draft.fuse.numel(), unit="",
+            note="embedding and head shared")
+    r.value("eagle_bytes", size, unit="byte", note="of the file")
+    run.say(f"{steps} steps, {tokens:,} tokens, KL {curve[-1][3]:.3f}, acceptance "
+            f"{curve[-1][4]:.3f}; {size:,} bytes in {path}")
+    run.save()
+    return path
 
 
 def guarded(run: Run, phase: Any, *given: Any) -> Any:
@@ -322,9 +356,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=260, help="for everything")
     parser.add_argument("--steps", type=int, help="of each training at most")
     parser.add_argument("--corpus", nargs="+", help="files of an earlier run")
+    parser.add_argument("--earlier", help="the results of that run: what it says about the text "
+                        "and the shapes is taken over")
     parser.add_argument("--workers", type=int, default=3, help="engines that write at once")
     parser.add_argument("--judge", type=int, default=128, help="texts at each temperature")
-    parser.add_argument("--shape", type=int, nargs=2, help="layers and neurons: nothing is tried")
+    parser.add_argument("--shape", type=int, nargs=2, help="layers (at both ends) and neurons")
+    parser.add_argument("--fed", type=int, default=576, help="neurons of the draft on states")
     parser.add_argument("--batch", type=int, default=8192, help="tokens of a step")
     parser.add_argument("--rate", type=float, default=1e-3, help="largest learning rate")
     parser.add_argument("--model", help="what infero.load takes (default: SmolLM2)")
@@ -350,15 +387,20 @@ def main(argv: Sequence[str] | None = None) -> int:
                 torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))
             run = Run(args, argv, r, target, folder, begun + args.seconds)
             if args.times:
-                student_judging.times(run, student.FILE, student.load(target), {})
+                student_judging.times(run, student.FILE)
                 return 0
             text_phase(run)
             prepare(run)
-            decided = None if args.shape else guarded(run, choose)
-            shape, recipe = decided or (default(run), distill.Recipe(peak=args.rate))
-            path = train(run, shape, recipe)
+            shape, recipe, random = guarded(run, choose) or (
+                default(run), distill.Recipe(peak=args.rate), False)
+            seconds = max(1.0, run.left() - (1 if args.smoke else JUDGING))
+            fed_path = guarded(run, train_fed, replace(recipe, peak=FED_RATE),
+                               seconds / 2)
+            path = train(run, shape, recipe, random, seconds / 2)
             guarded(run, student_judging.judge, path)
-            guarded(run, extras, shape, recipe)
+            if fed_path is not None:
+                guarded(run, student_judging.judge_fed, fed_path)
+            guarded(run, student_judging.times, path, fed_path)
     return 0
 
 

@@ -207,15 +207,14 @@ def examples(texts: Sequence[Text], tokens: int, device: torch.device) -> list[d
     return found
 
 
-def with_targets(teacher: Model, batches: Sequence[distill.Example], until: float
-                 ) -> list[distill.Example]:
+def with_features(teacher: Model, batches: Sequence[distill.Example], until: float
+                  ) -> list[distill.Example]:
     """The batches with the teacher's states, as many as the clock allows (at least one)."""
     done = list[distill.Example]()
     for batch in batches:
         if done and time.time() > until:
             break
-        targets = distill.targets_of(teacher, batch).to(teacher.dtype)
-        done.append(replace(batch, targets=targets))
+        done.append(replace(batch, features=distill.features_of(teacher, batch)))
         if teacher.device.type == "cuda" and len(done) % 16 == 0:
             torch.cuda.synchronize()  # or the clock would see launches only
     return done

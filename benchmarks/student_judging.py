@@ -21,13 +21,15 @@ from benchmarks import student_corpus
 from benchmarks.student_corpus import Text
 from benchmarks.student_run import Run
 from infero import bench_throughput as b
-from infero.compress import distill, student
+from infero.compress import distill, eagle, student
 from infero.engine import Engine, EngineConfig
 from infero.model import Model
 
 ROWS = 2048  # positions judged at once
 DRAFTS = range(1, 9)  # draft lengths
 COUNTS = (4096, 8192, 16384)  # tokens of a shortlist
+REPLAYS = 200
+STARTS = 16  # places of a text where a draft begins
 SEQUENCES = 16  # texts that go through the models together
 
 
@@ -105,37 +107,103 @@ def _one(draft: Model, target: Model, s: Tensor, t: Tensor, came: Tensor, temper
     return torch.cat(shares), torch.cat(accepts), sums
 
 
-def quick(draft: Model, target: Model, batches: Sequence[distill.Example]) -> tuple[float, float]:
-    """(KL, acceptance at temperature 1) of a model in training; batches bring their targets."""
+def quick(draft: Model | eagle.Eagle, target: Model, batches: Sequence[distill.Example]
+          ) -> tuple[float, float]:
+    """(KL, acceptance at temperature 1) of a draft in training; batches bring their features."""
     kl = share = count = 0.0
     with torch.no_grad():
         for batch in batches:
-            assert batch.positions is not None and batch.targets is not None
-            cuda = draft.device.type == "cuda"
-            with torch.autocast(draft.device.type, torch.bfloat16, cuda):
-                found = distill.states(draft, batch.ids).flatten(0, 1)[batch.positions]
-            for s, t in zip(found.split(ROWS), batch.targets.split(ROWS), strict=True):
-                mine, theirs = distill.logits(draft, s), distill.logits(target, t)
+            assert batch.features is not None
+            with torch.autocast(target.device.type, torch.bfloat16, target.device.type == "cuda"):
+                if isinstance(draft, eagle.Eagle):
+                    found = eagle.states(draft, batch.ids, eagle.before(batch.features))
+                else:
+                    found = distill.states(draft, batch.ids)
+            parts = (distill.picked(t.flatten(0, 1), batch.positions).split(ROWS)
+                     for t in (found, batch.features))
+            for s, t in zip(*parts, strict=True):
+                mine, theirs = distill.logits(target, s), distill.logits(target, t)
                 kl += float(distill.kd_loss(mine, theirs)) * len(s)
                 share += float(distill.overlap(theirs.softmax(-1), mine.softmax(-1)).sum())
                 count += len(s)
     return kl / count, share / count
 
 
+@dataclass
+class Fed:
+    """A draft that reads the target's states, judged at one temperature from many starts."""
+
+    temperature: float
+    starts: int
+    acceptance: list[float]  # of the first draft, the second, …, whatever became of those before
+    of_texts: list[float]  # of the first draft, mean of each text
+    lengths: list[float]  # tokens a pass, for each of DRAFTS
+
+
+def fed(draft: eagle.Eagle, target: Model, texts: Sequence[Text], temperature: float) -> Fed:
+    """Draft from STARTS places of every text, each with the target's states up to there.
+
+    As in use, the draft goes on from its own states. Starts are drawn uniformly; a pass gives 1
+    token and every draft up to the first that is refused.
+    """
+    depth, draw = max(DRAFTS), torch.Generator().manual_seed(5)
+    shares, chances, of_texts = list[Tensor](), list[Tensor](), list[float]()
+    for text in texts:
+        first, last = max(text.prompt, 1) - 1, len(text.ids) - 1 - depth
+        if last <= first:
+            continue
+        starts = (first + torch.randperm(last - first, generator=draw)[:STARTS]).to(target.device)
+        ids = torch.tensor([text.ids], device=target.device)
+        with torch.no_grad():
+            features = distill.states(target, ids)
+            rows = len(starts)
+            mine = eagle.drafted(draft, ids.expand(rows, -1), features.expand(rows, -1, -1),
+                                 starts, depth).flatten(0, 1)
+            at = (starts[:, None] + torch.arange(depth, device=target.device)).flatten()
+            share, chance, _ = _one(draft.model, target, mine, features[0, at], ids[0, at + 1],
+                                    temperature, None)
+        shares.append(share.view(rows, depth))
+        chances.append(chance.view(rows, depth))
+        of_texts.append(float(shares[-1][:, 0].mean()))
+    given = 1 + torch.cat(chances).cumprod(dim=1).cumsum(dim=1)  # [starts, draft length]
+    every = torch.cat(shares)
+    return Fed(temperature, len(every), every.mean(0).tolist(), of_texts, given.mean(0).tolist())
+
+
 # ---------------------------------------------------------------- cost
 
 
-def step_s(model: Model, prompt: int = 128, new: int = 128, runs: int = 3) -> list[float]:
-    """Seconds a token of one request, decoding alone, of each run. Any head: ids are not read.
+def step_s(model: Model, prompt: int = 128, new: int = 128, runs: int = 3
+           ) -> tuple[list[float], list[float]]:
+    """Seconds a token of one request, decoding alone: of the engine, and of the device.
 
-    A model with a shortlist counts as one of that vocabulary, so that drawing costs what it would.
+    The second are replays of the captured step with nothing between, what a loop of drafts inside
+    one graph would pay (where nothing is captured, the engine's times again). Any head will do: ids
+    are not read. A model with a shortlist counts as one of that vocabulary.
     """
     vocab = model.head.shape[0]
     narrow = replace(model, tokenizer=None, config=replace(model.config, vocab_size=vocab))
     ids = [i % vocab for i in range(3, 3 + prompt)]
     engine = Engine(narrow, EngineConfig(max_num_seqs=1, max_model_len=prompt + new,
                                          num_blocks=-(-(prompt + new) // 16) + 2))
-    return [seconds / (new - 1) for seconds in b.alone(engine, ids, new, runs)]
+    whole = [seconds / (new - 1) for seconds in b.alone(engine, ids, new, runs)]
+    decoder = engine.runner.decoder
+    captured = [] if decoder is None else [v for k, v in decoder.captured.items()
+                                           if k[0] == 1 and k[2] == "greedy"]
+    if not captured:
+        reason = engine.runner.plain_graphs or (decoder.problem if decoder else "")
+        print(f"  nothing captured: {reason or 'no GPU'}", flush=True)
+        return whole, whole
+    device = []
+    for _ in range(runs):
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        for _ in range(REPLAYS):
+            captured[0].graph.replay()
+        end.record()
+        end.synchronize()
+        device.append(begin.elapsed_time(end) / 1e3 / REPLAYS)
+    return whole, device
 
 
 def speed_up(tokens_a_pass: float, draft: int, cost: float) -> float:
@@ -192,7 +260,31 @@ def judge(run: Run, path: Path) -> None:
     run.save()
     shortlists(run, path, draft, of)
     other_text(run, draft)
-    times(run, path, draft, of)
+    run.lengths |= {f"student, {temperature}": found.lengths for temperature, found in of.items()}
+
+
+def judge_fed(run: Run, path: Path) -> None:
+    """The draft that reads states, as a user loads it: acceptance by depth, tokens a pass."""
+    draft, rows, lengths = eagle.load(run.target, path), [], []
+    for temperature in student_corpus.TEMPERATURES:
+        texts = [t for t in run.judges if t.temperature == temperature]
+        found = fed(draft, run.target, texts, temperature)
+        if not found.starts:
+            continue
+        name = "greedy" if temperature == 0 else f"t{temperature * 10:02.0f}"
+        run.r.value(f"eagle_acceptance_{name}", found.acceptance[0], unit="", n=found.starts,
+                    note="of the first draft, after the target's own state; standard error over "
+                    f"texts {error_of(found.of_texts):.4f}")
+        rows.append([name, found.starts, *found.acceptance])
+        lengths.append([name, found.starts, *found.lengths])
+        run.lengths[f"eagle, {temperature}"] = found.lengths
+        run.say(f"eagle {name}: acceptance by depth "
+                f"{', '.join(f'{a:.3f}' for a in found.acceptance)}; tokens a pass "
+                f"{', '.join(f'{n:.2f}' for n in found.lengths)}")
+    names = [("text", ""), ("starts", "")]
+    run.r.table("eagle_acceptance", names + [(f"depth_{k}", "") for k in DRAFTS], rows)
+    run.r.table("eagle_tokens_a_pass", names + [(f"draft_{k}", "token") for k in DRAFTS], lengths)
+    run.save()
 
 
 def shortlists(run: Run, path: Path, draft: Model, of: dict[float, Any]) -> None:
@@ -229,29 +321,39 @@ def other_text(run: Run, draft: Model) -> None:
     run.say(f"on the book's prose: acceptance {found.acceptance:.3f}")
 
 
-def times(run: Run, path: Path, draft: Model, of: dict[float, Any]) -> None:
+def times(run: Run, path: Path, fed_path: Path | None = None) -> None:
     """A step of target, student and student with a shortlist, one request; what that promises."""
     new = 8 if run.args.smoke else 128
+    draft = student.load(run.target, path)
     count = min(8192, len(student.vocabulary(path=path)))
     short = student.shortlisted(draft, student.vocabulary(count, path))
     models = {"target": run.target, "draft": draft, "short": short}
-    samples = {name: step_s(model, min(new, 128), new)
-               for name, model in models.items()}
-    for name, found in samples.items():
-        run.r.value(f"{name}_step", found, unit="s", note="one request, decoding alone")
-    middle = {name: statistics.median(found) for name, found in samples.items()}
-    run.say(", ".join(f"{name} {1e6 * s:.0f} us a step" for name, s in middle.items()))
-    run.r.value("cost", middle["draft"] / middle["target"], unit="",
-                note="a draft's step over a target's")
-    run.r.value("shortlist_cost", middle["short"] / middle["target"], unit="",
+    if fed_path is not None:  # its layers; the matrix before them is one launch more
+        models["eagle"] = student.load(run.target, fed_path)
+    steps = dict[str, float]()
+    for name, model in models.items():
+        whole, device = step_s(model, min(new, 128), new)
+        run.r.value(f"{name}_step", whole, unit="s", note="one request, decoding alone")
+        steps[name] = run.r.value(f"{name}_device_step", device, unit="s",
+                                  note="the captured step replayed, the host left out")
+        run.say(f"{name}: {1e6 * statistics.median(whole):.0f} us a step, "
+                f"{1e6 * steps[name]:.0f} us of the device")
+        run.save()
+    costs = {name: step / steps["target"] for name, step in steps.items()}
+    run.r.value("cost", costs["draft"], unit="",
+                note="a draft's step over a target's, of the device")
+    run.r.value("shortlist_cost", costs["short"], unit="",
                 note=f"the same with {count} rows of the head")
+    if "eagle" in costs:
+        run.r.value("eagle_cost", costs["eagle"], unit="",
+                    note="of its layers; the matrix before them is one launch more")
     rows = []
-    for temperature, found in of.items():  # empty where only times were asked for
-        cost = middle["draft"] / middle["target"]
-        k, gain = best_draft(found.lengths, cost)
-        rows.append([temperature, cost, k, gain])
-        run.say(f"temperature {temperature}: cost {cost:.3f}, best draft {k}, speed-up {gain:.2f}")
+    for name, lengths in run.lengths.items():
+        cost = costs["eagle" if name.startswith("eagle") else "draft"]
+        k, gain = best_draft(lengths, cost)
+        rows.append([name, cost, k, gain])
+        run.say(f"{name}: cost {cost:.3f}, best draft {k}, speed-up {gain:.2f}")
     if rows:
-        run.r.table("promise", [("temperature", ""), ("cost", ""), ("draft", "token"),
-                                ("speed_up", "")], rows)
+        run.r.table("promise", [("name", ""), ("cost", ""), ("draft", "token"), ("speed_up", "")],
+                    rows)
     run.save()

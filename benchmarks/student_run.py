@@ -6,7 +6,7 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -36,6 +36,7 @@ class Run:
     batches: list[distill.Example] = field(default_factory=list)
     checks: list[distill.Example] = field(default_factory=list)
     frequent: Tensor = field(default_factory=lambda: torch.empty(0))  # tokens, most frequent first
+    lengths: dict[str, list[float]] = field(default_factory=dict)  # tokens a pass, as judged
     cuts: dict[Shape, Model] = field(default_factory=dict)  # pruned, on the CPU
 
     def left(self) -> float:
@@ -46,3 +47,14 @@ class Run:
 
     def say(self, words: str) -> None:
         print(f"  [{self.args.seconds - self.left():5.0f} s] {words}", file=sys.stderr, flush=True)
+
+
+def moved(model: Model, device: torch.device, dtype: torch.dtype) -> Model:
+    """The model on another device in another dtype; embedding and head stay one object."""
+    embedding = model.embedding.to(device, dtype)
+    head = embedding if model.head is model.embedding else model.head.to(device, dtype)
+    layers = [replace(layer, **{name: t.to(device, dtype) for name, t in vars(layer).items()
+                                if t is not None}) for layer in model.layers]
+    return replace(model, embedding=embedding, head=head, layers=layers,
+                   final_norm=model.final_norm.to(device, dtype),
+                   inv_freq=model.inv_freq.to(device))

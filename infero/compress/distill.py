@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from infero import kernels
 from infero.errors import ConfigError
 from infero.kernels import torch_ops
 from infero.model import Layer, Model
@@ -94,12 +95,16 @@ def states(model: Model, ids: Tensor) -> Tensor:
     if not isinstance(first.qkv, Tensor):
         raise ConfigError(f"The weights are {type(first.qkv).__name__}; gradients need plain "
                           "tensors: load the model without quantization.")
-    x = F.embedding(ids, model.embedding).to(first.input_norm.dtype)
-    positions = torch.arange(length, device=ids.device)
+    return through(model, F.embedding(ids, model.embedding).to(first.input_norm.dtype))
+
+
+def through(model: Model, x: Tensor) -> Tensor:
+    """What the layers and the final norm make of x [n, length, hidden]: the same shape."""
+    positions = torch.arange(x.shape[1], device=x.device)
     cos, sin = torch_ops.rotation(positions, model.inv_freq, torch.float32)  # [length, 1, dim]
     for layer in model.layers:
         x = _block(model, layer, x, cos, sin)
-    return torch_ops.rms_norm(x, model.final_norm, c.norm_eps)
+    return torch_ops.rms_norm(x, model.final_norm, model.config.norm_eps)
 
 
 def _block(model: Model, layer: Layer, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -167,30 +172,35 @@ class Recipe:
 
 @dataclass(repr=False)
 class Example:
-    """One padded batch; where known, the teacher's states at the places that count."""
+    """One padded batch, the places in it that count, and the teacher's states where known."""
 
     ids: Tensor  # [n, length]
     positions: Tensor | None = None  # [counted] int64, of the flattened ids; None: all
-    targets: Tensor | None = None  # [counted, hidden]
+    features: Tensor | None = None  # [n, length, hidden]
 
 
 def optimizer_for(model: Model, recipe: Recipe) -> torch.optim.AdamW:
-    """AdamW; norms do not decay."""
-    found = parameters(model)
+    """AdamW over all that a student trains; norms do not decay."""
+    return _adam(parameters(model), recipe)
+
+
+def _adam(found: Sequence[Tensor], recipe: Recipe) -> torch.optim.AdamW:
     groups = [dict(params=[p for p in found if p.dim() > 1], weight_decay=recipe.decay),
               dict(params=[p for p in found if p.dim() == 1], weight_decay=0.0)]
     return torch.optim.AdamW([g for g in groups if g["params"]], lr=recipe.peak, betas=(0.9, 0.95),
-                             fused=model.device.type == "cuda")
+                             fused=found[0].is_cuda)
 
 
-def targets_of(teacher: Model, example: Example) -> Tensor:
-    """The teacher's states at the places that count: [counted, hidden]."""
+def features_of(teacher: Model, example: Example) -> Tensor:
+    """The teacher's states at every place: [n, length, hidden]."""
+    if example.features is not None:
+        return example.features
     with torch.no_grad():
-        found = states(teacher, example.ids).flatten(0, 1)
-        return _picked(found, example.positions)
+        return states(teacher, example.ids)
 
 
-def _picked(found: Tensor, positions: Tensor | None) -> Tensor:
+def picked(found: Tensor, positions: Tensor | None) -> Tensor:
+    """The rows that count, of found [places, hidden]."""
     return found if positions is None else found.index_select(0, positions)
 
 
@@ -199,25 +209,60 @@ def step(student: Model, teacher: Model, ids: Tensor | Example, optimizer: torch
     """One training step on sequences ids [n, length]; returns the loss, a number on the device.
 
     student: made by `trainable`. recipe: further losses; by default only `kd_loss`, at the given
-    temperature. The head is the largest matrix of a small model, and its logits take more memory
-    than all else: they are made and forgotten some rows at a time.
+    temperature.
     """
     recipe = recipe or Recipe(temperature=temperature)
     example = Example(ids) if isinstance(ids, Tensor) else ids
-    goals = targets_of(teacher, example) if example.targets is None else example.targets
+    goals = picked(features_of(teacher, example).flatten(0, 1), example.positions)
     optimizer.zero_grad(set_to_none=True)
     with torch.autocast(student.device.type, torch.bfloat16, student.device.type == "cuda"):
-        found = _picked(states(student, example.ids).flatten(0, 1), example.positions)
+        found = picked(states(student, example.ids).flatten(0, 1), example.positions)
+    loss = backward(student, teacher, found, goals, recipe)
+    torch.nn.utils.clip_grad_norm_(parameters(student), recipe.clip)
+    optimizer.step()
+    return loss
+
+
+def backward(student: Model, teacher: Model, found: Tensor, goals: Tensor, recipe: Recipe,
+             weight: float = 1.0) -> Tensor:
+    """The loss of the student's states beside the teacher's, and its gradient times `weight`.
+
+    found, goals: [places, hidden]. The head is the largest matrix of a small model, and its logits
+    take more memory than all else: they are made and forgotten some rows at a time.
+    """
+    if _fused(found, recipe):
+        return _fused_backward(student, teacher, found, goals, weight)
     cut = found.detach().requires_grad_()  # the graph is cut here: its gradient is gathered first
     total = torch.zeros((), device=found.device)
     for mine, goal in zip(cut.split(ROWS), goals.split(ROWS), strict=True):
         loss = _loss(student, teacher, mine, goal, recipe) * (len(mine) / len(cut))
-        loss.backward()  # type: ignore[no-untyped-call]
+        (loss * weight).backward()  # type: ignore[no-untyped-call]
         total += loss.detach()
     found.backward(cut.grad)
-    torch.nn.utils.clip_grad_norm_(parameters(student), recipe.clip)
-    optimizer.step()
     return total
+
+
+def _fused(found: Tensor, recipe: Recipe) -> bool:
+    """Whether a kernel does it: on a GPU, `kd_loss` alone at temperature 1, and not a learner's."""
+    plain = recipe.temperature == recipe.kd == 1 and not (recipe.hidden or recipe.overlap)
+    return plain and kernels.triton(found.device) and kd_loss.__globals__ is globals()
+
+
+def _fused_backward(student: Model, teacher: Model, found: Tensor, goals: Tensor,
+                    weight: float) -> Tensor:
+    """As `backward`, for `kd_loss` at temperature 1, without a graph over the logits."""
+    from infero.kernels import distillation
+
+    gradients, losses = list[Tensor](), list[Tensor]()
+    with torch.no_grad():
+        for mine, goal in zip(found.split(ROWS), goals.split(ROWS), strict=True):
+            s, t = (F.linear(part.to(m.head.dtype), m.head)
+                    for m, part in ((student, mine), (teacher, goal)))
+            losses.append(distillation.kd(s, t))  # s now holds the gradient of the logits
+            gradients.append((s @ student.head).to(found.dtype))
+        gradient = torch.cat(gradients) * (weight / len(found))
+    found.backward(gradient)
+    return torch.cat(losses).mean()
 
 
 def _loss(student: Model, teacher: Model, mine: Tensor, goal: Tensor, recipe: Recipe) -> Tensor:
@@ -254,20 +299,28 @@ def shuffled(examples: Sequence[Example], seed: int = 0) -> Iterator[Example]:
 
 def fit(student: Model, teacher: Model, examples: Iterator[Example], recipe: Recipe, *,
         steps: int | None = None, seconds: float | None = None, every: int = 20,
-        glance: tuple[Model, Model] | None = None, whole: int = 4,
         seen: Callable[[int, int, float], Any] | None = None) -> tuple[int, int]:
     """Train until `steps` or `seconds` are over, whichever is first: (steps, tokens) done.
 
-    glance: the same two models with a head of the most frequent tokens only (`student.shortlisted`,
-    applied to what is trained here): most of a step is spent on the head, so only every `whole`-th
-    step then looks at the whole vocabulary, to keep rare tokens where they belong. seen(steps,
-    tokens, mean loss since the last call) is called every `every` steps; that is also where the
-    host waits for the device, so that the clock is right. If a loss is not finite, training ends
-    with an error: what it made is of no use.
+    seen(steps, tokens, mean loss since the last call) is called every `every` steps; that is also
+    where the host waits for the device, so that the clock is right. If a loss is not finite,
+    training ends with an error: what it made is of no use.
     """
+    def one(example: Example, optimizer: torch.optim.Optimizer) -> Tensor:
+        return step(student, teacher, example, optimizer, recipe=recipe)
+
+    return run(one, parameters(student), examples, recipe, steps=steps, seconds=seconds,
+               every=every, seen=seen)
+
+
+def run(one: Callable[[Example, torch.optim.Optimizer], Tensor], trained: Sequence[Tensor],
+        examples: Iterator[Example], recipe: Recipe, *, steps: int | None = None,
+        seconds: float | None = None, every: int = 20,
+        seen: Callable[[int, int, float], Any] | None = None) -> tuple[int, int]:
+    """The loop of `fit` around any step: one(example, optimizer) gives its loss."""
     if steps is None and seconds is None:
         raise ConfigError("fit needs an end: give steps, seconds or both.")
-    optimizer, start_s = optimizer_for(student, recipe), time.perf_counter()
+    optimizer, start_s = _adam(trained, recipe), time.perf_counter()
     done, tokens, losses = 0, 0, list[Tensor]()
     while True:
         passed_s = time.perf_counter() - start_s
@@ -277,8 +330,7 @@ def fit(student: Model, teacher: Model, examples: Iterator[Example], recipe: Rec
         for group in optimizer.param_groups:
             group["lr"] = rate(progress, recipe)
         example = next(examples)
-        pair = glance if glance is not None and done % whole else (student, teacher)
-        losses.append(step(*pair, example, optimizer, recipe=recipe))
+        losses.append(one(example, optimizer))
         tokens += example.ids.numel() if example.positions is None else len(example.positions)
         done += 1
         if done % every == 0:

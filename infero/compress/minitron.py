@@ -65,10 +65,26 @@ def prune(model: Model, layers: Sequence[int], intermediate: int | None = None,
     return replace(small, layers=cut, config=replace(small.config, intermediate_size=intermediate))
 
 
+def folded(model: Model) -> Model:
+    """The same function with the weights of the layers' norms moved into the matrices behind them.
+
+    SmolLM2's norms scale by a few hundredths and its matrices are large in turn. An optimizer whose
+    steps have one size for all weights then moves the norms too fast and the matrices too slowly.
+    """
+    layers = [replace(layer, qkv=layer.qkv * layer.input_norm,
+                      gate_up=layer.gate_up * layer.post_norm,
+                      input_norm=torch.ones_like(layer.input_norm),
+                      post_norm=torch.ones_like(layer.post_norm)) for layer in model.layers]
+    return replace(model, layers=layers)
+
+
 def reborn(model: Model, seed: int = 0) -> Model:
     """The same shape with random layers, to see what the teacher's weights were worth."""
     fresh = random_model(model.config, seed=seed, dtype=torch.float32, device=model.device)
-    return replace(model, layers=fresh.layers, final_norm=torch.ones_like(fresh.final_norm))
+    for layer in fresh.layers:
+        layer.input_norm, layer.post_norm = (torch.ones_like(layer.input_norm) for _ in range(2))
+        layer.o, layer.down = layer.o / 2, layer.down / 2
+    return replace(model, layers=fresh.layers)
 
 
 def prune_and_distil(teacher: Model, layers: Sequence[int], intermediate: int | None,
@@ -76,7 +92,7 @@ def prune_and_distil(teacher: Model, layers: Sequence[int], intermediate: int | 
                      batch: int = 8, steps: int | None = 100, seconds: float | None = None,
                      seen: Callable[[int, int, float], Any] | None = None) -> Model:
     """A student of these layers and so many neurons, mended on sequences ids [n, length]."""
-    student = distill.trainable(prune(teacher, layers, intermediate, ids))
+    student = distill.trainable(folded(prune(teacher, layers, intermediate, ids)))
     examples = [distill.Example(part) for part in ids.split(batch)]
     distill.fit(student, teacher, distill.shuffled(examples), recipe or distill.Recipe(),
                 steps=steps, seconds=seconds, seen=seen)

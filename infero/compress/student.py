@@ -74,11 +74,12 @@ def parameters_of(model: Model) -> int:
         getattr(layer, name).shape.numel() for layer in model.layers for name in MATRICES + NORMS)
 
 
-def save(model: Model, path: Path, ids: Tensor, training: Mapping[str, Any]) -> int:
+def save(model: Model, path: Path, ids: Tensor, training: Mapping[str, Any],
+         extra: Mapping[str, Tensor] | None = None) -> int:
     """Write a student; returns the file's bytes.
 
     ids: [entries] int64, the shortlist, most frequent first. training: facts for the header. Every
-    matrix is rounded to eight bits, one scale a row.
+    matrix is rounded to eight bits, one scale a row; so are further ones in `extra`.
     """
     from safetensors.torch import save_file
 
@@ -88,11 +89,12 @@ def save(model: Model, path: Path, ids: Tensor, training: Mapping[str, Any]) -> 
     for index, layer in enumerate(model.layers):
         for name in NORMS:
             tensors[f"{index}.{name}"] = getattr(layer, name).to(torch.bfloat16)
-        for name in MATRICES:
-            rounded = formats.quantize(getattr(layer, name).detach().float(), "int8")
-            assert isinstance(rounded, formats.Int8Weight)
-            tensors[f"{index}.{name}.values"] = rounded.values
-            tensors[f"{index}.{name}.scales"] = rounded.scales
+    matrices = {f"{index}.{name}": getattr(layer, name) for index, layer in enumerate(model.layers)
+                for name in MATRICES}
+    for name, matrix in {**matrices, **(extra or {})}.items():
+        rounded = formats.quantize(matrix.detach().float(), "int8")
+        assert isinstance(rounded, formats.Int8Weight)
+        tensors[f"{name}.values"], tensors[f"{name}.scales"] = rounded.values, rounded.scales
     about = dict(format=FORMAT, name=path.stem, target=model.name,
                  layers=c.num_layers, intermediate=c.intermediate_size,
                  parameters=parameters_of(model), training=dict(training),
@@ -151,6 +153,16 @@ def load(target: Model, path: str | Path | None = None, *, weights: Weights = "d
     config = replace(target.config, num_layers=about.layers, sliding_window=None,
                      sliding_layers=None, intermediate_size=about.intermediate)
     return replace(target, config=config, layers=layers, final_norm=norm, name=about.name)
+
+
+def extra(path: str | Path, name: str, target: Model) -> Tensor:
+    """A further matrix of a student's file, in the target's dtype and on its device."""
+    tensors = _tensors(Path(path))
+    if f"{name}.values" not in tensors:
+        raise ConfigError(f"{Path(path).name} has no matrix {name!r}: it is a plain student, for "
+                          "student.load.")
+    packed = formats.Int8Weight(tensors[f"{name}.values"], tensors[f"{name}.scales"], target.dtype)
+    return packed.to(target.device).dequantize()
 
 
 def vocabulary(count: int | None = None, path: str | Path | None = None) -> Tensor:

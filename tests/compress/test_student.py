@@ -208,10 +208,17 @@ def test_the_training_program_runs(tmp_path: Path) -> None:
     assert {"acceptance", "acceptance_greedy", "acceptance_t06", "acceptance_t10", "kl", "cost",
             "acceptance_start", "bytes", "parameters", "train_tokens", "shortlist_cost",
             "perplexity", "teacher_perplexity"} <= set(data["values"])
-    assert {"curve", "ablation", "tokens_a_pass", "shortlist", "promise", "variants"} <= set(
-        data["tables"])
+    assert {"curve", "ablation", "tokens_a_pass", "shortlist", "promise", "eagle_curve",
+            "eagle_acceptance", "eagle_tokens_a_pass"} <= set(data["tables"])
     about = student.facts(tmp_path / student.FILE.name)
     assert about.layers == data["values"]["layers"]["value"]
+    again = ["--smoke", "--device", "cpu", "--out", str(tmp_path / "2"), "--shape", "1", "48",
+             "--corpus", str(tmp_path / "corpus_0.npz"), "--earlier", str(path)]
+    assert program.main(again) == 0
+    (second,) = (tmp_path / "2").glob("*/student.json")
+    then = json.loads(second.read_text(encoding="utf-8"))
+    assert then["tables"]["shapes"] == data["tables"]["ablation"]
+    assert then["values"]["texts"]["value"] == data["values"]["texts"]["value"]
 
 
 def test_text_goes_through_its_file(tmp_path: Path) -> None:
