@@ -50,7 +50,24 @@ SOME_WAYS = ("default", "chunks of 3", "tiny pool, recompute", "tiny pool, swap"
 #: differs is the order of sums; a rounded activation can move by 1/127 of its token's largest.
 MEAN_KL = {torch.float32: 1e-9, torch.bfloat16: 1e-3}
 MEAN_KL_ROUNDED = {torch.float32: 1e-4, torch.bfloat16: 4e-3}
+#: On a GPU the kernels differ by the number of rows; FP8 rounds activations of more than a few.
+MEAN_KL_CUDA = {torch.float32: 1e-5, torch.bfloat16: 2e-3}
+MEAN_KL_FP8_CUDA = 3e-2
 TOP = 5
+
+
+def rounds_activations(kind: str, device: str) -> bool:
+    """Whether a token's numbers depend on how it is batched by more than the order of sums."""
+    return kind in ROUNDED_TOO or (kind == "fp8" and device != "cpu")
+
+
+def bound(kind: str, device: str, dtype: torch.dtype) -> float:
+    """Nats a token."""
+    if kind == "fp8" and device != "cpu":
+        return MEAN_KL_FP8_CUDA
+    if rounds_activations(kind, device):
+        return MEAN_KL_ROUNDED[dtype]
+    return (MEAN_KL if device == "cpu" else MEAN_KL_CUDA)[dtype]
 
 
 @pytest.fixture
@@ -109,14 +126,13 @@ def check(kind: str, how: str, device: str, dtype: torch.dtype, architecture: st
             ours, theirs = rows[f"r{i}", len(prompt) + at], want.logits[at]
             divergences.append(kl(theirs, ours))
             if a != b:
-                if kind not in ROUNDED_TOO:
+                if not rounds_activations(kind, device):
                     assert a in theirs.topk(TOP).indices and b in ours.topk(TOP).indices
                 break
-        if dtype == torch.float32 and kind not in ROUNDED_TOO:
+        if dtype == torch.float32 and device == "cpu" and kind not in ROUNDED_TOO:
             check_same(got, want, f"{kind}, {how}, r{i}")
-    bound = (MEAN_KL_ROUNDED if kind in ROUNDED_TOO else MEAN_KL)[dtype]
     mean = sum(divergences) / len(divergences)
-    assert mean < bound, f"{kind}, {how}: {mean:.2g} nats a token"
+    assert mean < bound(kind, device, dtype), f"{kind}, {how}: {mean:.2g} nats a token"
     assert len(divergences) > 50, "they part too early to say anything"
     if "pool" in how:
         assert engine.stats.preemptions > 0, "the pool was not tight enough to prove anything"
@@ -151,7 +167,7 @@ def test_an_aborted_neighbour_and_several_samples(kind: str, device: str) -> Non
     engine.add_request("s", [1, 2, 3, 4, 5], sampled)
     run = drive(engine, before=lambda step: step == 3 and engine.abort("r2"))
     for i, prompt in enumerate(prompts(8, seed=4)):
-        if i != 2 and kind not in ROUNDED_TOO:
+        if i != 2 and device == "cpu" and kind not in ROUNDED_TOO:
             check_same(run.tokens[f"r{i}", 0], alone(model, prompt, one), f"{kind}, r{i}")
     assert [len(run.tokens["s", k]) for k in range(3)] == [6, 6, 6]
 
@@ -165,7 +181,9 @@ def test_a_folder_answers_like_the_model_in_memory(tmp_path: Path, device: str) 
     llm = LLM(str(path), dtype="float32", device=device, num_blocks=64, block_size=4)
     memory = quantize_model(plain, settings)
     for prompt, out in zip(prompts(6), llm.generate(prompts(6), params), strict=True):
-        check_same(out.tokens, alone(memory, prompt, params))
+        if device == "cpu":
+            check_same(out.tokens, alone(memory, prompt, params))
+        assert len(out.tokens) == 12
     assert not isinstance(llm.model.layers[0].qkv, torch.Tensor)
     assert loading.load(path, dtype="float32", device=device).parameter_bytes() < (
         plain.parameter_bytes())
