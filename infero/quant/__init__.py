@@ -13,6 +13,8 @@
     awq.py           scaling the channels that matter before rounding
     qat.py           training through the rounding
     sensitivity.py   which matrices may have how many bits
-    quantizer.py     a model through any of the methods, layer by layer
+    methods.py       every method behind one interface
+    quantizer.py     a model through any of them, layer by layer
     manifest.py      the folder a quantized model is kept in
+    folder.py        beginning, going on with and finishing such a folder
 """
