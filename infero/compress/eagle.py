@@ -60,7 +60,8 @@ def states(draft: Eagle, ids: Tensor, previous: Tensor) -> Tensor:
     width, dtype = (draft.fuse.shape[0],), draft.fuse.dtype
     token = F.rms_norm(F.embedding(ids, draft.model.embedding).to(dtype), width)
     told = F.rms_norm(previous.to(dtype), width)
-    return distill.through(draft.model, F.linear(torch.cat((token, told), dim=-1), draft.fuse))
+    both = F.linear(torch.cat((token, told), dim=-1), draft.fuse)
+    return distill.through(draft.model, both.to(dtype))  # autocast: the residual stays wide
 
 
 # ---------------------------------------------------------------- making and training
