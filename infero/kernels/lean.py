@@ -38,17 +38,24 @@ def linear(x: Tensor, weight: Any, bias: Tensor | None = None) -> Tensor:
     return weight.multiply(x, bias)
 
 
+class Doubled(packed.Packed):
+    """The weight of a norm twice over, and the version of the weight it was made from."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self.version = weight._version
+        self.tensor = torch.cat((weight, weight))
+
+
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """As `torch_ops.rms_norm`, whose doubled weight is kept with the weight."""
-    if x.dtype != torch.bfloat16:
-        return F.rms_norm(x, weight.shape, weight, eps)
-    kept = getattr(weight, "doubled", None)
-    if kept is None or kept[0] != weight._version:
-        kept = (weight._version, torch.cat((weight, weight)))
-        weight.doubled = kept  # type: ignore[attr-defined]
+    if x.dtype != torch.bfloat16 or weight.is_inference():  # the latter do not tell of changes
+        return torch_ops.rms_norm(x, weight, eps)
+    kept: Doubled | None = getattr(weight, "doubled", None)
+    if kept is None or kept.version != weight._version:
+        kept = weight.doubled = Doubled(weight)  # type: ignore[attr-defined]
     size = x.shape[1]
     both = torch.cat((x, -x), 1)
-    return torch.layer_norm(both, (2 * size,), kept[1], None, eps)[:, :size]
+    return torch.layer_norm(both, (2 * size,), kept.tensor, None, eps)[:, :size]
 
 
 @torch.inference_mode()

@@ -97,17 +97,20 @@ def packed(blocks: Blocks, dtype: torch.dtype, device: torch.device) -> Any:
     if device.type == "cpu" and cpu_products.packs(blocks.values.shape, dtype):
         return cpu_products.grouped(blocks.values, blocks.scales, blocks.offsets, blocks.bits,
                                     dtype)
-    if blocks.bits == 8:
-        return None
-    scales, zeros = blocks.scales, None
+    return None if blocks.bits == 8 else int4(blocks, dtype).to(device)
+
+
+def int4(blocks: Blocks, dtype: torch.dtype) -> formats.Int4Weight:
+    """4-bit numbers in infero's own format."""
+    values, scales, zeros = blocks.values, blocks.scales, None
     if bool((blocks.offsets != 0).any()):
         flat = scales == 0  # a block of one number: no scale can shift it by a zero point
         scales = torch.where(flat, blocks.offsets.abs(), scales)
         scales = torch.where(scales == 0, 1.0, scales)
         zeros = (8 - blocks.offsets / scales).to(dtype)
-        blocks.values[flat.repeat_interleave(GROUP, 1)] = 8
-    return formats.Int4Weight(formats.pack_int4(blocks.values), scales.to(dtype), zeros, GROUP,
-                              blocks.values.shape).to(device)
+        values = torch.where(flat.repeat_interleave(GROUP, 1), 8, values)
+    return formats.Int4Weight(formats.pack_int4(values), scales.to(dtype), zeros, GROUP,
+                              values.shape)
 
 
 def tensors(file: GgufFile, wanted: weights.Plan, read: weights.Reader, interleaved: bool,
