@@ -68,21 +68,39 @@ def apply(config: ModelConfig, layer: Layer, stats: dict[str, Stats], bits: int,
           clipping: bool = True) -> dict[str, Tensor]:
     """Scale and clip a layer's matrices in place, ready to be rounded to nearest.
 
-    stats: of the layer as it comes (`calibration.layer_stats`). The matrices are replaced, not
-    written into. Returns the factors of every matrix, [in] each.
+    stats: of the layer as it comes (`calibration.layer_stats`), with Hessians if possible: a few
+    hundred sampled rows easily miss the one token in a text whose input is enormous. The matrices
+    are replaced, not written into. Returns the factors of every matrix, [in] each.
     """
-    found = {}
+    found, rows = {}, {name: judges(stats[name]) for name in fold.MATRICES}
     for name in fold.MATRICES:
-        s = stats[name]
-        mean_abs = fold.free_factors(config, name, s.mean_abs.clamp(min=1e-4))
-        found[name] = search(getattr(layer, name).float(), s.rows, mean_abs, bits, group,
+        mean_abs = fold.free_factors(config, name, stats[name].mean_abs.clamp(min=1e-4))
+        found[name] = search(getattr(layer, name).float(), rows[name], mean_abs, bits, group,
                              symmetric, grid)
     for name, factors in found.items():  # after the search: folding one changes the one before it
         fold.scale_inputs(config, layer, name, fold.free_factors(config, name, factors))
     for name in fold.MATRICES if clipping else ():
-        rows = stats[name].rows / found[name]
-        setattr(layer, name, clip(getattr(layer, name), rows, bits, group, symmetric))
+        weight = getattr(layer, name)
+        setattr(layer, name, clip(weight, rows[name] / found[name], bits, group, symmetric))
     return found
+
+
+def judges(stats: Stats) -> Tensor:
+    """Inputs [n, in] to judge a change of the weight by.
+
+    With a Hessian these are [in, in] rows R with R^T R = H: their squared outputs add up to the
+    mean over every token of the text. Without, the sampled inputs.
+    """
+    if stats.hessian is None:
+        return stats.rows
+    wide = stats.hessian.double()
+    level = float(wide.diagonal().mean()) or 1.0
+    eye = torch.eye(len(wide), dtype=wide.dtype, device=wide.device)
+    for part in (1e-7, 1e-5, 1e-3):
+        root, failed = torch.linalg.cholesky_ex(wide + part * level * eye, upper=True)
+        if not bool(failed):
+            return root.float()
+    return stats.rows
 
 
 def _clip(weight: Tensor, products: Tensor, bits: int, symmetric: bool, grid: int) -> Tensor:

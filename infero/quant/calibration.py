@@ -37,13 +37,14 @@ if TYPE_CHECKING:
 
 CHUNK = 4096  # tokens that run through a layer at once: bounds the memory of its activations
 ROWS = 256  # inputs kept as they are
+LOUD = 20.0  # times the median length of an input: longer ones count in a Hessian as that long
 
 
 @dataclass(repr=False, eq=False)
 class Stats:
     """What one matrix saw: numbers over all tokens, and some of its inputs themselves."""
 
-    hessian: Tensor | None  # [in, in] float32, the mean over tokens of x x^T
+    hessian: Tensor | None  # [in, in] float32, the mean over tokens of x x^T, long x shortened
     mean_abs: Tensor  # [in] float32
     max_abs: Tensor  # [in] float32
     rows: Tensor  # [at most ROWS, in] float32, inputs of tokens drawn at random
@@ -51,7 +52,7 @@ class Stats:
 
     @property
     def mean_square(self) -> Tensor:
-        """The mean of x[k] ** 2: [in]. Its root is the norm that Wanda weighs a column by."""
+        """The mean of x[k] ** 2: [in]. Its root is what Wanda weighs a column by."""
         return self.rows.pow(2).mean(0) if self.hessian is None else self.hessian.diagonal()
 
 
@@ -156,6 +157,7 @@ class _Gather:
     def __init__(self, tokens: int, hessian: bool, kept: Tensor) -> None:
         self.tokens, self.hessian, self.kept = tokens, hessian, kept
         self.rows: list[Tensor] = []
+        self.limit: Tensor | None = None  # of an input's length, from the first chunk
         self.sums: list[Tensor] = []  # of x x^T (or nothing), of |x|, and the largest |x|
 
     def add(self, x: Tensor, first: int) -> None:
@@ -170,9 +172,22 @@ class _Gather:
         self.sums[0] += new[0]
         self.sums[1] = torch.maximum(self.sums[1], new[1])
         if self.hessian:
-            self.sums[2].addmm_(wide.t(), wide, alpha=1 / self.tokens)
+            quiet = wide * self.weights(wide)
+            self.sums[2].addmm_(quiet.t(), quiet, alpha=1 / self.tokens)
         mine = (self.kept >= first) & (self.kept < first + len(x))
         self.rows.append(wide[self.kept[mine] - first])
+
+    def weights(self, wide: Tensor) -> Tensor:
+        """What each token of x [tokens, in] is multiplied with in the Hessian: [tokens, 1].
+
+        The first token of a text collects attention in many models, and some matrix meets it with
+        an input hundreds of times longer than any other (arXiv:2402.17762). In a plain mean it
+        would be all that counts, though the norm behind takes its length away again.
+        """
+        length = wide.norm(dim=1, keepdim=True)
+        if self.limit is None:
+            self.limit = LOUD * length.median()
+        return torch.where(length > self.limit, self.limit / length, 1.0)
 
     def stats(self) -> Stats:
         total, largest = self.sums[:2]

@@ -298,7 +298,7 @@ class Mixed(Gptq):
 class Awq(Rounding):
     """Channels that matter are scaled up before rounding: arXiv:2306.00978."""
 
-    folds = True
+    folds = needs_hessian = True
 
     def prepare(self, model: Model, index: int, stats: dict[str, Stats]) -> None:
         """Search factors and clipping for the layer, and fold them in."""

@@ -106,7 +106,8 @@ def quantize_layer(model: Model, method: Quantizer, index: int, hidden: Tensor |
     layer, method.index = model.layers[index], index
     if method.folds:
         assert hidden is not None
-        method.prepare(model, index, calibration.layer_stats(model, index, hidden, hessian=False))
+        method.prepare(model, index, calibration.layer_stats(model, index, hidden,
+                                                               method.needs_hessian))
     for name in MATRICES:
         stats = None
         if method.needs_stats:

@@ -105,14 +105,30 @@ def uneven(model: m.Model, seed: int = 0) -> m.Model:
     return model
 
 
-@pytest.mark.parametrize("config", [{}, {"qkv_bias": True, "mlp_bias": True},
-                                    {"num_heads": 2, "num_kv_heads": 2, "head_dim": 24}])
-def test_a_layer_computes_what_it_did_and_rounds_better(config: dict) -> None:
+def test_the_root_of_a_hessian_judges_as_all_inputs_do() -> None:
+    _, rows, _ = case(6, 32, 3)
+    stats = calibration.stats_of(rows.repeat(4, 1))
+    change = 0.1 * torch.randn(6, 32, generator=generator(0))
+    want = (stats.hessian @ change.t() * change.t()).sum()
+    got = (awq.judges(stats) @ change.t()).square().sum()
+    assert float(got) == pytest.approx(float(want), rel=1e-3)
+    stats.hessian = torch.zeros(32, 32)
+    assert float(awq.judges(stats).abs().max()) < 1e-2
+    stats.hessian = -torch.eye(32)
+    assert awq.judges(stats) is stats.rows
+    stats.hessian = None
+    assert awq.judges(stats) is stats.rows
+
+
+@pytest.mark.parametrize(("config", "hessian"),
+                         [({}, False), ({"qkv_bias": True, "mlp_bias": True}, True),
+                          ({"num_heads": 2, "num_kv_heads": 2, "head_dim": 24}, True)])
+def test_a_layer_computes_what_it_did_and_rounds_better(config: dict, hessian: bool) -> None:
     model = uneven(m.random_model(tiny_config(**config), seed=1))
     ids = torch.randint(0, 211, (4, 40), generator=generator(3))
     hidden = calibration.embed(model, ids)
     want = calibration.advance(model, 0, hidden)
-    stats = calibration.layer_stats(model, 0, hidden, hessian=False)
+    stats = calibration.layer_stats(model, 0, hidden, hessian=hessian)
     plain, scaled_only, whole = (copy.deepcopy(model) for _ in range(3))
     kept = {name: t.clone() for name, t in vars(scaled_only.layers[0]).items() if t is not None}
     tensors = dict(vars(scaled_only.layers[0]))

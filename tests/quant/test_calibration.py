@@ -67,6 +67,22 @@ def test_statistics_are_those_of_the_forward_pass(config: dict, chunk: int,
     torch.testing.assert_close(alone.hessian, head.t() @ head / len(head), atol=1e-4, rtol=1e-4)
 
 
+def test_a_loud_token_does_not_drown_the_others() -> None:
+    x = torch.randn(200, 12, generator=torch.Generator().manual_seed(0))
+    plain = c.stats_of(x)
+    x[7] *= 1000
+    got, median = c.stats_of(x), x.norm(dim=1).median()
+    want = x.clone()
+    want[7] *= c.LOUD * median / x[7].norm()
+    torch.testing.assert_close(got.hessian, want.t() @ want / 200, atol=1e-4, rtol=1e-4)
+    plainly = x.t() @ x / 200
+    assert float(plainly.trace() / plain.hessian.trace()) > 1000
+    assert float(got.hessian.trace() / plain.hessian.trace()) < 4
+    torch.testing.assert_close(got.max_abs, x.abs().amax(0))
+    silent = c.stats_of(x * 0)
+    assert bool((silent.hessian == 0).all())
+
+
 def test_one_name_at_a_time_and_rows_are_drawn(tiny_model: m.Model,
                                                monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(c, "ROWS", 7)
