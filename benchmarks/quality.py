@@ -314,6 +314,8 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=[case.name for case in CASES])
     parser.add_argument("--model", help="the model to make smaller (default: SmolLM2)")
     parser.add_argument("--tokens", type=int, default=8192, help="of the evaluation text")
+    parser.add_argument("--calibration", type=int, default=CALIBRATION,
+                        help="tokens that methods may look at")
     parser.add_argument("--no-task", action="store_true", help="leave the questions out")
     parser.add_argument("--processes", type=int, default=1, help="methods side by side")
     parser.add_argument("--device", choices=["cuda", "cpu"],
@@ -369,7 +371,7 @@ def inputs(args: argparse.Namespace) -> tuple[Model, list[int], Tensor]:
         return model, ids.tolist(), ids[1:].view(-1, 32)
     model = infero.load(args.model, dtype="float32", device=args.device)
     text = evaluate.token_ids(model.tokenizer, "calibration")
-    windows = calibration.sequences(text, LENGTH, CALIBRATION // LENGTH)
+    windows = calibration.sequences(text, LENGTH, args.calibration // LENGTH)
     return model, evaluate.token_ids(model.tokenizer, "evaluation", args.tokens), windows
 
 
@@ -405,7 +407,8 @@ def records(r: results.Recorder) -> list[dict[str, Any]]:
 def side_by_side(r: results.Recorder, cases: Sequence[Case], args: argparse.Namespace,
                  argv: Sequence[str] | None) -> list[str]:
     """Measure the lines in several processes, and gather what each of them has saved."""
-    common = ["--tokens", str(args.tokens), "--device", args.device]
+    common = ["--tokens", str(args.tokens), "--device", args.device,
+              "--calibration", str(args.calibration)]
     common += [*(["--smoke"] if args.smoke else []), *(["--no-task"] if args.no_task else []),
                *(["--model", args.model] if args.model else [])]
     with tempfile.TemporaryDirectory() as folder:
