@@ -72,6 +72,7 @@ class Ground:
     limits: Limits
     sizes: Sizes
     best_dtype: str = "bfloat16"
+    stored: Callable[[], Model] | None = None  # the file's own matrices, where it is a GGUF file
     kept: dict[str, Model] = field(default_factory=dict)
 
     def model(self, dtype: str) -> Model:
@@ -157,10 +158,11 @@ def loop_work(ground: Ground, dtype: str, use_cache: bool) -> Found:
     return Found(works)
 
 
-def engine_work(ground: Ground, new: int | None = None, **switches: Any) -> Found:
+def engine_work(ground: Ground, new: int | None = None, *, model: Model | None = None,
+                **switches: Any) -> Found:
     """One request through the engine with these switches."""
     need(*switches)
-    model, sizes = ground.model(ground.best_dtype), ground.sizes
+    model, sizes = model or ground.model(ground.best_dtype), ground.sizes
     new = new or sizes.new
     engine = Engine(model, EngineConfig(
         max_num_seqs=1, max_model_len=sizes.prompt + new + 1, block_size=BLOCK, **switches))
@@ -205,10 +207,22 @@ def graphs_work(ground: Ground) -> Found:
     return engine_work(ground, cuda_graphs=True, overlap=True)
 
 
+def calls_work(ground: Ground) -> Found:
+    if ground.device.type != "cpu":
+        raise NotHere("a GPU has graphs: what the host calls for does not count")
+    return engine_work(ground)
+
+
 def quantized_work(ground: Ground, kind: str) -> Found:
-    chapter = 4 if kind == "int8" else 5
-    need_gpu(ground, f"for a CPU it comes with chapter {chapter}")
     return engine_work(ground, quantization=kind)
+
+
+def stored_work(ground: Ground) -> Found:
+    if ground.stored is None:
+        raise NotHere("the weights do not come from a GGUF file")
+    if "stored" not in ground.kept:
+        ground.kept["stored"] = ground.stored()
+    return engine_work(ground, model=ground.kept["stored"])
 
 
 # ---------------------------------------------------------------- a crowd
@@ -277,8 +291,11 @@ RUNGS: tuple[Rung, ...] = (
     Rung("dtype", "16-bit weights", 2, "half the bytes to read", dtype_work),
     Rung("kernels", "fused kernels", 13, "six Triton launches a layer", kernels_work),
     Rung("graphs", "CUDA graphs", 16, "one launch a step, the host works ahead", graphs_work),
+    Rung("calls", "fewer calls", 16, "views made once a step, results added in place", calls_work),
     Rung("int8", "8-bit weights", 15, "half the bytes again", lambda g: quantized_work(g, "int8")),
     Rung("int4", "4-bit weights", 15, "and again", lambda g: quantized_work(g, "int4")),
+    Rung("stored", "4 bits as stored", 5, "the file's own numbers: nothing is rounded",
+         stored_work),
     Rung("batch", "continuous batching", 10, "a crowd in 16 bits, the worst case reserved for each",
          batch_work, crowd=True),
     Rung("paged", "pages and prefixes", 8, "the same memory holds more, shared text once",
@@ -334,9 +351,13 @@ def ground_of(limits: Limits, device: torch.device, *, shape: str | None = None,
         return Ground(f"{shape} shape, random weights",
                       lambda dtype: offline.random_shape(shape, dtype, str(device)), device,
                       limits, sizes, best)
+    from infero.loading.source import resolve
+
+    is_gguf = resolve(source)[0].suffix.lower() == ".gguf"
     return Ground(source or "SmolLM2-135M-Instruct",
                   lambda dtype: load(source, dtype=dtype, device=device), device, limits, sizes,
-                  best)
+                  best, (lambda: load(source, device=device, keep_quantized=True)) if is_gguf
+                  else None)
 
 
 # ---------------------------------------------------------------- for reading

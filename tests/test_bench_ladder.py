@@ -126,10 +126,10 @@ def test_the_whole_ladder_on_a_cpu() -> None:
     steps = list(b.climb(ground(), starting=lambda rung: begun.append(rung.key)))
     assert begun == [rung.key for rung in b.RUNGS]
     found = {step.rung.key: step for step in steps}
-    for key in ("kernels", "graphs", "int8", "int4"):
+    for key in ("kernels", "graphs", "stored"):
         assert found[key].found is None and found[key].rate == 0 and found[key].problem
-    assert "CPU" in found["graphs"].problem and "chapter 4" in found["int8"].problem
-    for key in ("naive", "cache", "dtype", "batch", "paged", "chunked"):
+    assert "CPU" in found["graphs"].problem and "GGUF" in found["stored"].problem
+    for key in ("naive", "cache", "dtype", "calls", "int8", "int4", "batch", "paged", "chunked"):
         step = found[key]
         assert step.work is not None and step.rate > 0 and 0 < step.work.share(FAST) < 1
     assert found["batch"].found is not None and found["batch"].found.itl_p99_s
@@ -153,6 +153,13 @@ def test_a_cpu_whose_fastest_format_is_float32_says_so() -> None:
     here.best_dtype = "float32"
     (step,) = b.climb(here, [rung for rung in b.RUNGS if rung.key == "dtype"])
     assert "float32" in step.problem
+
+
+def test_what_is_stored_runs_as_it_is() -> None:
+    here, made = ground(), random_model(tiny_config(), dtype=torch.bfloat16)
+    here.stored = lambda: made
+    (step,) = b.climb(here, [rung for rung in b.RUNGS if rung.key == "stored"])
+    assert step.found is not None and step.rate > 0 and not here.kept
 
 
 def test_an_engine_without_a_switch_and_a_model_too_large_say_so(monkeypatch) -> None:
@@ -222,5 +229,5 @@ def test_the_command_prints_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(b, "ground_of", lambda *_, **__: ground())
     result = runner.invoke(cli.app, ["bench", "ladder", "--quick", "--only", "naive,cache,int4"])
     assert result.exit_code == 0, result.output
-    for words in ("naive, float32", "KV cache", "roofline", "4-bit weights (chapter 15)"):
+    for words in ("naive, float32", "KV cache", "roofline", "4-bit weights"):
         assert words in result.output

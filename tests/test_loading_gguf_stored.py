@@ -141,7 +141,7 @@ def test_refused(tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
     (folder / "config.json").write_text("{}")
-    with pytest.raises(LoadError, match="no .gguf file"):
+    with pytest.raises(LoadError, match=r"no \.gguf file"):
         loading.load(folder, keep_quantized=True)
 
 
