@@ -259,6 +259,73 @@ def e4m3() -> None:
     _in_format(floats.weight_e4m3)
 
 
+def blocks() -> None:
+    """The engine on weights that were packed as GGUF's blocks and came back."""
+    from infero.quant import blocks as module
+
+    def through(weight: Any) -> Any:
+        return module.decode(module.encode(weight, "Q4_1"), "Q4_1").to(weight.dtype)
+
+    _in_format(through, block_model())
+
+
+@cache
+def block_model() -> Model:
+    """Like `tiny_model`, with an inner size that divides into blocks of 32."""
+    import dataclasses
+
+    from infero.model import random_model
+
+    config = dataclasses.replace(tiny_model().config, intermediate_size=64)
+    return random_model(config, seed=1)
+
+
+def _quantized(method: str, **settings: Any) -> None:
+    """Two tokens of the tiny model after a method of chapter 5, calibrated on random tokens."""
+    import torch
+
+    from infero.llm import LLM
+    from infero.quant.quantizer import Settings, quantize_model
+    from infero.sampling import SamplingParams
+
+    ids = torch.randint(0, 32, (4, 16), generator=torch.Generator().manual_seed(0))
+    params = SamplingParams(temperature=0.0, max_tokens=2, ignore_eos=True)
+    model = quantize_model(tiny_model(), Settings(method, length=16, **settings), ids)
+    LLM(model, kv_memory_bytes=1 << 20).generate([1, 2, 3], params)
+
+
+def four_bits_gptq() -> None:
+    """The engine on 4-bit weights chosen by GPTQ."""
+    _quantized("gptq", bits=4, group=32)
+
+
+def four_bits_awq() -> None:
+    """The engine on 4-bit weights after AWQ's search."""
+    _quantized("awq", bits=4, group=32)
+
+
+def four_bits_trained() -> None:
+    """One step of training through the rounding, and the engine on what came out."""
+    import torch
+
+    from infero.quant import affine, codes, qat
+
+    def trained(weight: Any) -> Any:
+        first = affine.rtn(weight, 4)
+        x = weight.clone().requires_grad_()
+        with torch.enable_grad():
+            loss = (qat.fake(x, first.scales, first.zeros, 4) - weight).square().sum()
+            (gradient,) = torch.autograd.grad(loss, x)
+        return codes.pack(affine.rtn(weight - 0.01 * gradient, 4), weight.dtype)
+
+    _in_format(trained)
+
+
+def mixed_bits() -> None:
+    """The engine on a plan of mixed precision."""
+    _quantized("mixed", budget_bits=3.5, group=32)
+
+
 def pruned() -> None:
     """Two layers as 2:4 by Wanda and SparseGPT, the better one of them alone, in the engine."""
     import torch
@@ -319,6 +386,11 @@ CONFIGURATIONS: dict[str, Callable[[], None]] = {
     "eight_bits": eight_bits,
     "w8a8": w8a8,
     "e4m3": e4m3,
+    "blocks": blocks,
+    "four_bits_gptq": four_bits_gptq,
+    "four_bits_awq": four_bits_awq,
+    "four_bits_trained": four_bits_trained,
+    "mixed_bits": mixed_bits,
     "pruned": pruned,
     "distilled": distilled,
     "steps_matmul": steps_matmul,

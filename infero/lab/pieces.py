@@ -58,6 +58,7 @@ LABS: tuple[Lab, ...] = (
     Lab("02", "02_gpus_and_the_memory_wall", "GPUs and the memory wall", minutes=75),
     Lab("03", "03_measuring_honestly", "Measuring honestly", minutes=90),
     Lab("04", "04_eight_bits", "Eight bits", minutes=90),
+    Lab("05", "05_four_bits", "Four bits", minutes=110),
     Lab("06", "06_pruning_and_distillation", "Pruning and distillation", minutes=90),
     Lab("07", "07_the_kv_cache", "The KV cache", minutes=80),
     Lab("08", "08_paged_attention", "PagedAttention and prefix caching", minutes=90),
@@ -73,6 +74,7 @@ _LAB01 = "infero.lab.checks.lab01"
 _LAB02 = "infero.lab.checks.lab02"
 _LAB03 = "infero.lab.checks.lab03"
 _LAB04 = "infero.lab.checks.lab04"
+_LAB05 = "infero.lab.checks.lab05"
 _LAB06 = "infero.lab.checks.lab06"
 _LAB07 = "infero.lab.checks.lab07"
 _LAB08 = "infero.lab.checks.lab08"
@@ -145,6 +147,26 @@ PIECES: tuple[Piece, ...] = (
           configuration="w8a8"),
     Piece("infero.quant.floats.to_e4m3", lab="04", exercise="6", check=f"{_LAB04}:to_e4m3",
           title="Eight bits that float", configuration="e4m3", points=20),
+    # Lab 5: four bits.
+    Piece("infero.quant.blocks.join_nibbles", lab="05", exercise="1a",
+          check=f"{_LAB05}:join_nibbles", title="Two codes in a byte", configuration="blocks",
+          points=5),
+    Piece("infero.quant.blocks.decode_q4_1", lab="05", exercise="1b",
+          check=f"{_LAB05}:decode_q4_1", title="Read the model's own four bits",
+          configuration="blocks"),
+    Piece("infero.quant.gptq.inverse_factor", lab="05", exercise="2",
+          check=f"{_LAB05}:inverse_factor", title="The factor that holds every coefficient",
+          configuration="four_bits_gptq"),
+    Piece("infero.quant.gptq.quantize_block", lab="05", exercise="3",
+          check=f"{_LAB05}:quantize_block", title="Round a column, hand its error on",
+          configuration="four_bits_gptq", points=20),
+    Piece("infero.quant.awq.search", lab="05", exercise="4", check=f"{_LAB05}:search",
+          title="Which channels to enlarge", configuration="four_bits_awq", points=20),
+    Piece("infero.quant.qat.straight_through", lab="05", exercise="5",
+          check=f"{_LAB05}:straight_through", title="A gradient through the staircase",
+          configuration="four_bits_trained"),
+    Piece("infero.quant.sensitivity.choose", lab="05", exercise="6", check=f"{_LAB05}:choose",
+          title="Share out a budget of bits", configuration="mixed_bits", points=20),
     # Lab 6: pruning and distillation.
     Piece("infero.compress.magnitude.keep_n_of_m", lab="06", exercise="1",
           check=f"{_LAB06}:keep_n_of_m", title="Keep n of every m", configuration="pruned"),

@@ -264,8 +264,9 @@ def quantize_block(c: Check) -> None:
 def _judge_block(c: Check, got: Any, want: tuple[Tensor, Tensor], given: Any) -> None:
     form = all(isinstance(t, Tensor) and t.shape == want[0].shape for t in got)
     if form and not _same_pair(got, want) and all(bool(t.isfinite().all()) for t in got):
+        weight, factor, scale, zero, bits = given
         for how, words in WORDS.items():
-            wrong = rounded_block(*given, how)[:2]
+            wrong = rounded_block(weight, factor, scale, zero, bits, how)[:2]
             if _same_pair(got, wrong) and not _same_pair(wrong, want):
                 raise Mistake(f"{words}.", how)
     c.expect_equal(got[0], want[0].to(torch.uint8), axes=("row", "column"), what="the values")

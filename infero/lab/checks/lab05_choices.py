@@ -57,7 +57,7 @@ def search(c: Check) -> None:
     """Inputs of very unequal size; the best exponent is neither the first nor the last."""
     for seed in c.seeds(2):
         for out, inputs, bits, group, symmetric, grid in (
-                (6, 16, 3, 8, True, 12), (5, 12, 4, None, False, 7), (8, 21, 3, 8, True, 6)):
+                (6, 16, 3, 8, True, 10), (5, 12, 4, None, False, 6), (8, 21, 3, 8, True, 5)):
             given = _search_inputs(c, seed, out, inputs, (bits, group, symmetric, grid))
             weight, rows, mean_abs, table = given
             got = c.call(weight, rows, mean_abs, bits, group, symmetric, grid)
@@ -134,9 +134,9 @@ def _close(got: Tensor, want: Tensor) -> bool:
 
 def choose(c: Check) -> None:
     """Costs that fall unevenly, sizes of which some are several times others, budgets between."""
-    for seed in c.seeds(3):
+    for seed in c.seeds(2):
         draw = random.Random(seed)
-        for count, options in ((3, [2, 4, 8]), (4, [2, 3, 4, 8]), (1, [3, 4]), (6, [3, 4])):
+        for count, options in ((3, [2, 4, 8]), (4, [2, 3, 8]), (1, [3, 4]), (5, [3, 4])):
             sizes = [draw.choice((3, 5, 8, 16)) * 6 for _ in range(count)]
             costs = [sorted((draw.uniform(0, 4) ** 3 / 2 ** (2 * b - 4) for b in options),
                             reverse=True) for _ in range(count)]

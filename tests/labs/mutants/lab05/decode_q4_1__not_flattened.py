@@ -1,0 +1,10 @@
+# mutant: infero.quant.blocks.decode_q4_1
+# diagnosis: wrong-shape
+# story: leaves a row in blocks
+#| exercise: infero.quant.blocks.decode_q4_1
+def decode_q4_1(data):
+    blocks = data.contiguous().unflatten(-1, (-1, 20))
+    head = blocks[..., :4].contiguous().view(torch.float16).float()
+    pairs = blocks[..., 4:]
+    codes = torch.cat((pairs & 15, pairs >> 4), dim=-1).float()
+    return head[..., :1] * codes + head[..., 1:]

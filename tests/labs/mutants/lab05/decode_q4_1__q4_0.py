@@ -1,0 +1,10 @@
+# mutant: infero.quant.blocks.decode_q4_1
+# diagnosis: eight-subtracted
+# story: subtracts 8 as in Q4_0
+#| exercise: infero.quant.blocks.decode_q4_1
+def decode_q4_1(data):
+    blocks = data.contiguous().unflatten(-1, (-1, 20))
+    head = blocks[..., :4].contiguous().view(torch.float16).float()
+    pairs = blocks[..., 4:]
+    codes = torch.cat((pairs & 15, pairs >> 4), dim=-1).float()
+    return (head[..., :1] * (codes - 8) + head[..., 1:]).flatten(-2)

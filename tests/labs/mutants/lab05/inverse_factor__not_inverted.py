@@ -1,0 +1,8 @@
+# mutant: infero.quant.gptq.inverse_factor
+# diagnosis: not-inverted
+# story: forgets the inverse
+#| exercise: infero.quant.gptq.inverse_factor
+def inverse_factor(hessian, damping):
+    hessian = hessian + torch.diag((hessian.diagonal() == 0).to(hessian.dtype))
+    damped = hessian + damping * hessian.diagonal().mean() * torch.eye(len(hessian), dtype=hessian.dtype)
+    return torch.linalg.cholesky(damped, upper=True)

@@ -1,0 +1,14 @@
+# mutant: infero.quant.gptq.quantize_block
+# diagnosis: rtn
+# story: reads the column of the factor, which is zero there
+#| exercise: infero.quant.gptq.quantize_block
+def quantize_block(weight, factor, scale, zero, bits):
+    left, errors = weight.clone(), torch.zeros_like(weight)
+    values = torch.zeros(weight.shape, dtype=torch.uint8)
+    for j in range(weight.shape[1]):
+        value = affine.quantize(left[:, j], scale[:, j], zero[:, j], bits)
+        rounded = affine.dequantize(value, scale[:, j], zero[:, j])
+        values[:, j] = value
+        errors[:, j] = (left[:, j] - rounded) / factor[j, j]
+        left[:, j + 1 :] -= errors[:, j, None] * factor[j + 1 :, j]
+    return values, errors

@@ -1,0 +1,13 @@
+# mutant: infero.quant.awq.search
+# story: follows the size of the weights
+#| exercise: infero.quant.awq.search
+def search(weight, rows, mean_abs, bits, group, symmetric=True, grid=20):
+    best, least = None, float('inf')
+    for i in range(grid):
+        f = weight.abs().mean(0) ** (i / grid)
+        f = f / (f.max() * f.min()).sqrt()
+        back = affine.rtn(weight * f, bits, group, symmetric).dequantize() / f
+        loss = float((rows @ (back - weight).T).pow(2).mean())
+        if loss < least:
+            best, least = f, loss
+    return best

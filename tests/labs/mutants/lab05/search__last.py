@@ -1,0 +1,14 @@
+# mutant: infero.quant.awq.search
+# diagnosis: last
+# story: keeps the last exponent
+#| exercise: infero.quant.awq.search
+def search(weight, rows, mean_abs, bits, group, symmetric=True, grid=20):
+    best, least = None, float('inf')
+    for i in range(grid):
+        f = mean_abs ** (i / grid)
+        f = f / (f.max() * f.min()).sqrt()
+        back = affine.rtn(weight * f, bits, group, symmetric).dequantize() / f
+        loss = float(-i)
+        if loss < least:
+            best, least = f, loss
+    return best

@@ -1,0 +1,14 @@
+# mutant: infero.quant.awq.search
+# diagnosis: not-normalised
+# story: leaves out the normalisation
+#| exercise: infero.quant.awq.search
+def search(weight, rows, mean_abs, bits, group, symmetric=True, grid=20):
+    best, least = None, float('inf')
+    for i in range(grid):
+        f = mean_abs ** (i / grid)
+        pass
+        back = affine.rtn(weight * f, bits, group, symmetric).dequantize() / f
+        loss = float((rows @ (back - weight).T).pow(2).mean())
+        if loss < least:
+            best, least = f, loss
+    return best

@@ -1,0 +1,7 @@
+# mutant: infero.quant.qat.straight_through
+# diagnosis: outside
+# story: turns the condition round
+#| exercise: infero.quant.qat.straight_through
+def straight_through(grad, x, scale, zero, bits):
+    at = x / scale + zero
+    return grad * ((at < 0) | (at > 2**bits - 1))
