@@ -253,7 +253,7 @@ def test_configuration_errors(folder: Path) -> None:
         (dict(rope_scaling=dict(rope_type="yarn", factor=4.0)), "'yarn'"),
         (dict(rope_scaling="long"), "rope_scaling is 'long'"),
         (dict(rope_parameters=dict(rope_type="llama3", factor=8.0)), "original_max_position"),
-        (dict(quantization_config=dict(quant_method="gptq")), "'gptq'"),
+        (dict(quantization_config=dict(quant_method="bitsandbytes")), "'bitsandbytes'"),
         (dict(partial_rotary_factor=0.5), "partial_rotary_factor"),
         (dict(hidden_size=0), "hidden_size is 0"),
         (dict(hidden_size=50), "multiple of num_attention_heads"),

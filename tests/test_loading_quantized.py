@@ -340,6 +340,7 @@ def _files(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
 
 
 @pytest.mark.parametrize(("damage", "message"), [
+    (lambda own: (own / manifest.NAME).unlink(), r"its infero\.json is missing"),
     (lambda own: (own / LAYER).unlink(), rf"{LAYER} is missing from .*though infero\.json lists"),
     (_cut, r"bytes, infero\.json says .*truncated"),
     (_flip, rf"{LAYER} is corrupt .*SHA-256"),

@@ -48,11 +48,14 @@ log = logging.getLogger("infero")
 
 def is_own(path: Path) -> bool:
     """Whether a path is a folder that `infero quantize` made, or began to make."""
-    return path.is_dir() and (path / manifest.NAME).exists()
+    return any((path / name).exists() for name in (manifest.NAME, manifest.layer_file(0)))
 
 
 def own(path: Path, dtype: torch.dtype, device: torch.device) -> Model:
     """The model of a folder that `infero quantize` made."""
+    if not (path / manifest.NAME).exists():
+        raise LoadError(f"{path} was made by `infero quantize`, but its {manifest.NAME} is missing; "
+                        "copy the whole folder again, or quantize the model again.")
     listed = manifest.read(path)
     if not listed.complete:
         raise LoadError(f"{path} is unfinished ({len(listed.files)} files are there): run the same "
