@@ -388,7 +388,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))
             run = Run(args, argv, r, target, folder, begun + args.seconds)
             if args.times:
-                student_judging.times(run, student.FILE)
+                student_judging.times(run, student.FILE,
+                                      eagle.FILE if eagle.FILE.is_file() else None)
                 return 0
             text_phase(run)
             prepare(run)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from infero.compress import distill, minitron, student
+from infero.compress import distill, eagle, minitron, student
 from infero.errors import ConfigError, LoadError
 from infero.kernels import formats
 from infero.llm import LLM
@@ -269,3 +269,21 @@ def test_the_shipped_student(smollm2: Model) -> None:
         guesses = distill.logits(found, distill.states(found, ids)[0]).argmax(-1)
     same = [int(guesses[i - 1]) == int(ids[0, i]) for i in range(len(prompt), ids.shape[1])]
     assert sum(same) / len(same) > 0.3
+
+
+@pytest.mark.skipif(not eagle.FILE.is_file(), reason="the state reader is not trained yet")
+def test_the_shipped_state_reader(smollm2: Model) -> None:
+    assert eagle.FILE.stat().st_size + student.FILE.stat().st_size <= student.LIMIT_BYTES
+    reader = eagle.load(smollm2)
+    tokenizer = smollm2.tokenizer
+    assert tokenizer is not None
+    prompt = tokenizer.encode(tokenizer.apply_chat_template(
+        [{"role": "user", "content": "Tell me about the sea."}]))
+    answer = LLM(smollm2).generate(prompt, SamplingParams(temperature=0, max_tokens=40))[0].tokens
+    ids = torch.tensor([prompt + answer])
+    with torch.no_grad():
+        features = distill.states(smollm2, ids)
+        found = eagle.states(reader, ids, eagle.before(features))
+        guesses = distill.logits(reader.model, found[0]).argmax(-1)
+    same = [int(guesses[i - 1]) == int(ids[0, i]) for i in range(len(prompt), ids.shape[1])]
+    assert sum(same) / len(same) > 0.4
