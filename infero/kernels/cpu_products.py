@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 OUTS = 64  # outputs are padded to whole blocks
 GROUPS = (256, 128, 64, 32)  # inputs a scale may serve
-FEW = {1: 56, 2: 18}  # planes of nibbles → rows of x up to which the product unpacks by itself
+FEW = {1: 88, 2: 26}  # planes of nibbles → rows of x up to which the product unpacks by itself
 SLAB = 1024  # outputs unpacked at a time: they stay in the cache until they are multiplied
 
 
@@ -81,6 +81,15 @@ def layout() -> Layout | None:
                 None)
 
 
+@functools.cache
+def multiplies_bfloat16() -> bool:
+    """Whether this CPU has vectors for bfloat16; without, PyTorch's products crawl."""
+    try:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    except (AttributeError, RuntimeError):
+        return False
+
+
 @dataclass(repr=False, eq=False)
 class NibbleWeight(formats._Format):
     """A quantized weight packed for the CPU it is on: 4 bits in one plane, 8 bits in two."""
@@ -119,6 +128,8 @@ class NibbleWeight(formats._Format):
 
     def _unpacked(self, x: Tensor) -> Tensor:
         y = torch.empty((len(x), self.shape[0]), dtype=x.dtype)
+        if x.dtype == torch.bfloat16 and not multiplies_bfloat16():
+            x = x.float()
         for first in range(0, self.shape[0], SLAB):
             last = min(first + SLAB, self.shape[0])
             part = self.columns(first, -(-last // OUTS) * OUTS).to(x.dtype)
