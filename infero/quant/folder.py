@@ -48,6 +48,14 @@ def holds(goal: Path, request: dict[str, Any]) -> bool:
     return found is not None and found.complete and not differences(found.request, request)
 
 
+def unlike(goal: Path, request: dict[str, Any]) -> str:
+    """What the folder that is there differs in, in words."""
+    try:
+        return "; ".join(differences(manifest.read(goal).request, request)[:3])
+    except LoadError as error:
+        return str(error)
+
+
 def differences(one: dict[str, Any], other: dict[str, Any], where: str = "") -> list[str]:
     """What two requests disagree on, in words; names of files and models do not count."""
     found = []

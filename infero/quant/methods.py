@@ -54,7 +54,7 @@ class Settings:
     alpha: float = 0.5
     threshold: float = 6.0
     budget_bits: float | None = None
-    steps: int = 100
+    steps: int = 16
     ranges: str = ""
 
     def __post_init__(self) -> None:
@@ -120,6 +120,7 @@ class Quantizer(Protocol):
     folds: bool  # `prepare` wants the layer's statistics before anything is rounded
     needs_stats: bool  # `matrix` wants them
     needs_hessian: bool  # and the Hessian too
+    trains: bool  # a layer's matrices come together, from `layer`
 
     def begin(self, model: Model, ids: Tensor | None, say: Callable[[str], None]
               ) -> dict[str, Any]:
@@ -137,6 +138,10 @@ class Quantizer(Protocol):
     def matrix(self, name: str, weight: Tensor, stats: Stats | None) -> formats.Quantized:
         """The rounded matrix. name: "qkv", "o", "gate_up" or "down"; weight: [out, in]."""
 
+    def layer(self, model: Model, index: int, hidden: Tensor, aim: Tensor
+              ) -> dict[str, formats.Quantized]:
+        """Layer `index` trained to make of `hidden` what `aim` is; both [n, length, hidden]."""
+
     def head(self, weight: Tensor) -> formats.Quantized:
         """The rounded output head [vocab, hidden]."""
 
@@ -149,6 +154,7 @@ class Rounding:
     folds = False
     needs_stats = False
     needs_hessian = False
+    trains = False
     index = 0
 
     def __init__(self, settings: Settings) -> None:
@@ -168,6 +174,11 @@ class Rounding:
     def matrix(self, name: str, weight: Tensor, stats: Stats | None) -> formats.Quantized:
         """The nearest values."""
         return codes.pack(self.rounded(weight, stats), weight.dtype)
+
+    def layer(self, model: Model, index: int, hidden: Tensor, aim: Tensor
+              ) -> dict[str, formats.Quantized]:
+        """Nothing is trained."""
+        raise NotImplementedError
 
     def rounded(self, weight: Tensor, stats: Stats | None) -> codes.Codes:
         """The whole numbers of a matrix."""
@@ -263,6 +274,23 @@ class Gptq(Rounding):
                          damping=s.damping, ranges=s.ranges, scale_dtype=torch.float16)  # type: ignore[arg-type]
 
 
+class Qat(Rounding):
+    """Layers trained through the rounding, one after another: see qat.py."""
+
+    trains = True
+    ranges = ("mse", "minmax", "percentile")
+
+    def layer(self, model: Model, index: int, hidden: Tensor, aim: Tensor
+              ) -> dict[str, formats.Quantized]:
+        """The trained matrices."""
+        from infero.quant import qat
+
+        s = self.settings
+        found = qat.train_layer(model, index, hidden, aim, bits=s.bits, group=s.group,
+                                symmetric=s.symmetric, steps=s.steps, seed=s.seed, ranges=s.ranges)
+        return {name: codes.pack(numbers, model.dtype) for name, numbers in found.items()}
+
+
 class Mixed(Gptq):
     """GPTQ with more bits for the matrices whose rounding costs more: see sensitivity.py."""
 
@@ -310,7 +338,8 @@ class Awq(Rounding):
 
 METHODS: dict[str, type[Rounding]] = {
     "rtn": Rounding, "gptq": Gptq, "awq": Awq, "int8": Int8, "w8a8": W8A8,
-    "smoothquant": SmoothQuant, "outliers": Outliers, "fp8": Fp8, "mixed": Mixed,
+    "smoothquant": SmoothQuant, "outliers": Outliers, "fp8": Fp8, "qat": Qat,
+    "mixed": Mixed,
 }
 
 
@@ -321,7 +350,7 @@ def quantizer(settings: Settings) -> Quantizer:
 
 def wants_text(method: Quantizer) -> bool:
     """Whether a method decides by what the matrices see on a text."""
-    return method.folds or method.needs_stats
+    return method.folds or method.needs_stats or method.trains
 
 
 def first_not_finite(named: Sequence[tuple[str, Any]]) -> str | None:

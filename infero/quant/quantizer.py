@@ -12,6 +12,7 @@ order of work is GPTQ's (arXiv:2210.17323).
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 import os
@@ -87,23 +88,34 @@ def layers_done(model: Model, method: Quantizer, windows: Tensor | None, progres
     ready: gives a layer that was quantized before, so that only its outputs are computed again.
     """
     count = model.config.num_layers
-    hidden = None if windows is None else calibration.embed(model, windows)
+    hidden = original = None if windows is None else calibration.embed(model, windows)
     for index in range(count):
         found = ready(index)
         what = f"layer {index + 1} of {count}" + (": there already" if found else "")
         progress(Step(index, count + 1, what))
+        if method.trains and original is not None:  # what the layer should make, unrounded
+            original = calibration.advance(model, index, original)
         if found is not None:
             model.layers[index] = found
         else:
-            quantize_layer(model, method, index, hidden)
+            quantize_layer(model, method, index, hidden, original)
         yield index
         if hidden is not None and index + 1 < count:
             hidden = calibration.advance(model, index, hidden)
 
 
-def quantize_layer(model: Model, method: Quantizer, index: int, hidden: Tensor | None) -> None:
-    """Replace layer `index` by its quantized form. hidden: [n, length, hidden], what comes in."""
+def quantize_layer(model: Model, method: Quantizer, index: int, hidden: Tensor | None,
+                   aim: Tensor | None = None) -> None:
+    """Replace layer `index` by its quantized form.
+
+    hidden: [n, length, hidden], what comes in; aim: what a method that trains is to make of it.
+    """
     layer, method.index = model.layers[index], index
+    if method.trains:
+        assert hidden is not None and aim is not None
+        for name, weight in method.layer(model, index, hidden, aim).items():
+            setattr(layer, name, manifest.kept(weight))
+        return
     if method.folds:
         assert hidden is not None
         method.prepare(model, index, calibration.layer_stats(model, index, hidden,
@@ -237,7 +249,7 @@ def quantize_to(model_source: Model | str | os.PathLike[str] | None, settings: S
     request: dict[str, Any] = {
         "method": settings.method, "settings": asdict(settings), "base": base, "calibration": None,
         "dtype": str(model.dtype).removeprefix("torch."), "device": model.device.type,
-        "infero": infero.__version__}
+        "infero": f"{infero.__version__} ({code_version()})"}
     windows = None
     if wants_text(method):
         where: dict[str, str] = {"source": "tokens"}
@@ -252,8 +264,8 @@ def quantize_to(model_source: Model | str | os.PathLike[str] | None, settings: S
     if folder.holds(goal, request):
         return goal
     if goal.exists() and not force and any(goal.iterdir()):
-        raise InferoError(f"{goal} holds another quantized model: choose another folder, or "
-                          "replace it with --force.")
+        raise InferoError(f"{goal} holds another quantized model ({folder.unlike(goal, request)})"
+                          ": choose another folder, or replace it with --force.")
     work = checked(model)
     begun = Manifest(request=request, model=asdict(work.config))
     with folder.opened(goal, begun, resume) as (partial, listed), manifest.survivable(partial):
@@ -309,6 +321,15 @@ def _fill(partial: Path, listed: Manifest, model: Model, method: Quantizer,
                     "bits_a_weight": 8 * packed / numbers}
     listed.complete = True
     manifest.write_manifest(partial, listed)
+
+
+@functools.cache
+def code_version() -> str:
+    """A fingerprint of the code that decides the numbers: other code may not finish a folder."""
+    digest = hashlib.sha256()
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(source.read_bytes())
+    return digest.hexdigest()[:8]
 
 
 def parameter_count(model: Model) -> int:

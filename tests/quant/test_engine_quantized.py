@@ -36,6 +36,7 @@ KINDS: dict[str, Settings] = {
     "3 bits, one scale a row": Settings("rtn", bits=3, group=None),
     "int4 by gptq": Settings("gptq", group=32, act_order=True, **TEXT),
     "int4 by awq": Settings("awq", group=32, symmetric=False, **TEXT),
+    "3 bits by qat": Settings("qat", bits=3, group=32, **TEXT | {"steps": 2}),
     "int4, ordered": Settings("rtn", group=32),
     "w8a8": Settings("w8a8"),
     "smoothquant": Settings("smoothquant", **TEXT),
