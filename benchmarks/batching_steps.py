@@ -58,7 +58,7 @@ def steps(r: results.Recorder, model: Model, sizes: Sequence[int], context: int,
           prompts: Sequence[int], samples: int) -> None:
     """Time of a step over the batch, and of a step that also prefills somebody's prompt."""
     needed = max(sizes) * -(-context // BLOCK) + -(-max(prompts) // BLOCK) + 1
-    engine = Runner(model, needed, BLOCK, max_rows=max(sizes) + 1)
+    engine = Runner(model, needed, BLOCK, max_rows=max(sizes) + 1, cuda_graphs=True)
     engine.cache.k.normal_()
     engine.cache.v.normal_()
 
