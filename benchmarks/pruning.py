@@ -5,8 +5,8 @@
 
 Every pruned model is compared with the original on the evaluation text: perplexity, KL divergence,
 agreement. Masks and refits are made from the calibration text. `zeros`: magnitude, Wanda and
-SparseGPT at several sparsities and as 2:4 and 4:8. `layers`: the block influence of each layer, the
-model without each, and without the least important ones. `width`: neurons and groups of heads taken
+SparseGPT at several sparsities and as 2:4 and 4:8. `layers`: the block influence of each layer, how long
+it leaves the first token and the others, the model without each, and without the least important. `width`: neurons and groups of heads taken
 out, with and without refitting. All in float32. Chapter 6 quotes the results. --smoke: a few
 hundred tokens of a tiny random model.
 """
@@ -89,8 +89,16 @@ def zeros(b: Bench, smoke: bool) -> None:
 def layers(b: Bench, smoke: bool) -> None:
     """Tables `influence` (layer by layer) and `dropped` (the least important ones together)."""
     importance = structured.layer_importance(b.model, b.windows)
-    count = b.model.config.num_layers
-    rows = list[list[object]]()
+    count, hidden = b.model.config.num_layers, calibration.embed(b.model, b.windows)
+    rows, lengths = list[list[object]](), list[list[object]]()
+    for index in range(count):
+        after = calibration.advance(b.model, index, hidden)
+        first, others = after[:, 0], after[:, 1:]
+        lengths.append([index, float(first.norm(dim=-1).mean()), float(others.norm(dim=-1).mean()),
+                        structured.block_influence(hidden[:, 0], first)])
+        hidden = after
+    b.r.table("lengths", [("layer", ""), ("first", ""), ("others", ""), ("first_influence", "")],
+              lengths)
     for index in range(count):
         without = structured.keep_layers(b.model, [i for i in range(count) if i != index])
         rows.append([index, importance[index], *b.score(f"without_{index}", without)])
