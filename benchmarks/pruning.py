@@ -5,10 +5,10 @@
 
 Every pruned model is compared with the original on the evaluation text: perplexity, KL divergence,
 agreement. Masks and refits are made from the calibration text. `zeros`: magnitude, Wanda and
-SparseGPT at several sparsities and as 2:4 and 4:8. `layers`: the block influence of each layer, how long
-it leaves the first token and the others, the model without each, and without the least important. `width`: neurons and groups of heads taken
-out, with and without refitting. All in float32. Chapter 6 quotes the results. --smoke: a few
-hundred tokens of a tiny random model.
+SparseGPT at several sparsities and as 2:4 and 4:8. `layers`: the block influence of each layer, how
+long it leaves the first token and the others, the model without each, and without the least
+important ones. `width`: neurons and groups of heads taken out, with and without refitting. All in
+float32. Chapter 6 quotes the results. --smoke: a few hundred tokens of a tiny random model.
 """
 
 from __future__ import annotations
