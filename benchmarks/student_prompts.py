@@ -2,7 +2,8 @@
 
 The target writes the text itself (benchmarks/student_corpus.py); a prompt only sets a subject and a
 form. Questions go through the chat template, openings are continued as they stand. Every tenth
-subject is kept for judging, with phrasings of its own, so that no prompt is in both parts.
+subject is kept for judging, with questions of its own; only openings that name no subject may be in
+both parts.
 """
 
 from __future__ import annotations
