@@ -125,7 +125,8 @@ def products(r: results.Recorder, device: str, smoke: bool) -> None:
             for m in tokens if way != "csr" or smoke else CSR_TOKENS:
                 x = torch.randn(m, inputs, device=device).bfloat16()
                 try:
-                    compare(ready[0][0](x), F.linear(x, ready[0][1]), f"{name} {way} M={m}")
+                    compare(ready[0][0](x), F.linear(x, ready[0][1]), f"{name} {way} M={m}",
+                            0.05 if way == "csr" else 0.02)  # CSR products add in bfloat16
                     seconds = timed([lambda f=f, x=x: f(x) for f, _, _ in ready], device,
                                     3 if smoke else 5 if way == "csr" else 9)
                 except (RuntimeError, NotImplementedError) as problem:
@@ -159,9 +160,9 @@ def products(r: results.Recorder, device: str, smoke: bool) -> None:
                 note="measured in this run")
 
 
-def compare(got: Tensor, want: Tensor, what: str) -> None:
+def compare(got: Tensor, want: Tensor, what: str, most: float) -> None:
     error = float((got.float() - want.float()).norm() / want.float().norm())
-    if not error < 0.02:
+    if not error < most:
         raise RuntimeError(f"{what} is off by {error:.1%} of its norm.")
 
 

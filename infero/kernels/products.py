@@ -122,6 +122,7 @@ def composed(x: Tensor, weight: formats.Weight, bias: Tensor | None, norm: Tenso
     if norm is not None:
         x = (_rms_norm if own else torch_ops.rms_norm)(x, norm, eps)
     y = F.linear(x, weight, bias) if isinstance(weight, Tensor) else weight.multiply(x, bias)
+    y = y.contiguous()  # a library may give the transposed product; kernels read rows
     if swiglu and own:
         y = _silu_mul(y)
     elif swiglu:
