@@ -3,5 +3,6 @@
 Those that need no GPU are named here; all others are steps of `make gpu` (benchmarks/gpu.py).
 """
 
-CPU_ONLY = ("batching", "chapter04", "fragmentation", "generate_cpu", "instructions", "labs",
-            "scheduler_overhead", "scheduling", "scheduling_cpu", "throughput_cpu")
+CPU_ONLY = ("batching", "chapter04", "cpu_decode", "fragmentation", "generate_cpu",
+            "instructions", "labs", "scheduler_overhead", "scheduling", "scheduling_cpu",
+            "throughput_cpu")
