@@ -54,8 +54,8 @@ def is_own(path: Path) -> bool:
 def own(path: Path, dtype: torch.dtype, device: torch.device) -> Model:
     """The model of a folder that `infero quantize` made."""
     if not (path / manifest.NAME).exists():
-        raise LoadError(f"{path} was made by `infero quantize`, but its {manifest.NAME} is missing; "
-                        "copy the whole folder again, or quantize the model again.")
+        raise LoadError(f"{path} was made by `infero quantize`, but its {manifest.NAME} is "
+                        "missing; copy the whole folder again, or quantize the model again.")
     listed = manifest.read(path)
     if not listed.complete:
         raise LoadError(f"{path} is unfinished ({len(listed.files)} files are there): run the same "
