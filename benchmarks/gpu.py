@@ -64,6 +64,8 @@ STEPS: tuple[Step, ...] = (
          minutes=3),
     Step("four_bits", "benchmarks.four_bits", 5, "errors of weights and outputs by method"),
     Step("sensitivity", "benchmarks.sensitivity", 5, "bits a matrix needs; plans under a budget"),
+    Step("quality", "benchmarks.quality", 5,
+         "what every method of chapters 4 and 5 costs: SmolLM2's quality", minutes=4),
     Step("pruning", "benchmarks.pruning", 6, "what pruning costs: SmolLM2's quality", minutes=4),
     Step("elementwise_kernels", "benchmarks.elementwise_kernels", 13,
          "norms, SiLU·mul, RoPE against a copy; draws without a sort", minutes=2),

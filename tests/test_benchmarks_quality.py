@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import quality
+from benchmarks import quality, quality_cases
 from benchmarks.chapter01 import SMOKE
 from infero.kernels import formats
 from infero.model import random_model
@@ -91,10 +91,10 @@ def test_sizes() -> None:
 
 def test_fp8_on_both_sides() -> None:
     weight, x = torch.randn(24, 64), torch.randn(5, 64)
-    got = quality.BothFp8(weight).multiply(x)
+    got = quality_cases.BothFp8(weight).multiply(x)
     want = x @ weight.T
     assert 0.005 < float((got - want).norm() / want.norm()) < 0.06
-    assert bool(quality.BothFp8(weight).multiply(torch.zeros(2, 64)).eq(0).all())
+    assert bool(quality_cases.BothFp8(weight).multiply(torch.zeros(2, 64)).eq(0).all())
 
 
 def test_verdicts() -> None:
