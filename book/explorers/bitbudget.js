@@ -220,11 +220,12 @@ function draw(svg, width, a, data, table) {
     svg.append(shape("rect", { class: "ix-dot2", x: gx(b) - 4.5, y: gy(kl) - 4.5, width: 9,
       height: 9 }));
   }
-  const keys = ["line: predicted", "● plan, measured", "□ same bits, measured"];
+  const keys = ["line: predicted", "● plan, measured",
+    ...(data.uniform.length ? ["□ same bits, measured"] : [])];
   const wide = width > 480;
   text(wide ? keys.join("     ") : keys.slice(0, 2).join("     "), (gl + gr) / 2,
     wide ? height - 8 : height - 20, { "text-anchor": "middle" });
-  if (!wide) text(keys[2], (gl + gr) / 2, height - 4, { "text-anchor": "middle" });
+  if (!wide && keys[2]) text(keys[2], (gl + gr) / 2, height - 4, { "text-anchor": "middle" });
   const [px, py] = [gx(a.budget), gy(a.predicted)];
   svg.append(shape("line", { class: "ix-axis", x1: px, x2: px, y1: gt, y2: gb }));
   svg.append(shape("circle", { class: "ix-ring", r: 8, cx: px, cy: py, fill: "none",

@@ -17,23 +17,6 @@ SCALE_BITS = 16  # of a group's scale
 
 
 def data() -> dict[str, Any]:
-    """What was measured, or while there is nothing, a made-up model that says so."""
-    try:
-        return measured()
-    except results.ResultMissing:
-        return invented()
-
-
-def invented() -> dict[str, Any]:
-    """A stand-in of the same form: three layers, costs by a formula, nothing measured."""
-    matrices = [[layer, name, 110_592 * size, [size * (1 + layer) / 4**b for b in (2, 3, 4, 8)]]
-                for layer in range(3) for name, size in zip(MATRICES, (5, 3, 16, 8), strict=True)]
-    return {"options": [2, 3, 4, 8], "names": list(MATRICES), "matrices": matrices,
-            "plans": [[4, 0.375, 1.0]], "uniform": [[4, 0.375, 1.0]], "base_perplexity": 1.0,
-            "scale_bits": 0.25}
-
-
-def measured() -> dict[str, Any]:
     """`{"matrices": [[layer, name, weights, [kl at each of options]]], "options", "plans", …}`."""
     rows = results.table(f"{KEY}/costs").records()
     options = sorted({row["bits"] for row in rows})
@@ -63,15 +46,16 @@ def fallback() -> str:
     """The measured plans as an HTML table."""
     given = data()
     total = sum(row[2] for row in given["matrices"])
-    uniform = {row[0]: row for row in given["uniform"]}
+    alone = [sum(row[3][o] for row in given["matrices"]) for o in range(len(given["options"]))]
+    same = dict(zip(given["options"], alone, strict=True))
     rows = []
     for budget, kl, perplexity in given["plans"]:
         size = total * (budget + given["scale_bits"]) / 8e6
-        same = f"{uniform[budget][1]:.3f}" if budget in uniform else "–"
+        most = f"{same[budget]:.3f}" if budget in same else "–"
         rows.append(f'<tr><th scope="row">{budget:g}</th><td>{size:.0f} MB</td><td>{kl:.3f}</td>'
-                    f"<td>{same}</td><td>{perplexity:.2f}</td></tr>")
-    heads = ("bits a weight", "size of the layers", "KL of the plan",
-             "KL of the same bits for all", "perplexity of the plan")
+                    f"<td>{perplexity:,.1f}</td><td>{most}</td></tr>")
+    heads = ("bits a weight", "size of the layers", "KL of the plan", "perplexity of the plan",
+             "sum of costs with the same bits for all")
     head = "".join(f'<th scope="col">{html.escape(text)}</th>' for text in heads)
     return (
         '<div tabindex="0" role="group" aria-label="Table"><table class="table">'
