@@ -2,13 +2,13 @@
 
 from infero import results
 
-QUALITY = "gpu/quality/methods"
+QUALITY = "amd-epyc-2c/quality/methods"
 MARKS = {"rtn": "o", "gptq": "s", "awq": "^", "qat": "v"}  # of the methods with four bits or fewer
 NAMES = {"rtn": "round to nearest", "gptq": "GPTQ", "awq": "AWQ", "qat": "QAT"}
 ROWS = {  # a line of the table: what stands beside its point; None: nothing does
     "int8_tensor": "int8, one scale\na matrix", "int8": "int8", "w8a8": "W8A8",
     "smoothquant": "SmoothQuant", "outliers": None, "fp8": "FP8", "nf4": None, "mxfp4": "MXFP4",
-    "nvfp4": None, "mixed4": None, "rtn4_g64": None, "gptq4_g64": None, "awq4_g64": None,
+    "nvfp4": None, "rtn4_g64": None, "gptq4_g64": None, "awq4_g64": None,
     "qat4_g64": None, "rtn4_ch": None, "gptq4_ch": None, "awq4_ch": None, "rtn3_g64": None,
     "gptq3_g64": None, "awq3_g64": None, "qat3_g64": None, "rtn3_ch": None, "gptq3_ch": None,
     "awq3_ch": None,
@@ -96,7 +96,7 @@ def label(theme, ax, rows):
 
 def unquantized(theme, axes):
     """Where 16 bits stand, on the axis: their distance is 0."""
-    rates = (results.get("gpu/quality/base_bytes").value / 1e6,
+    rates = (results.get("amd-epyc-2c/quality/base_bytes").value / 1e6,
              results.get("amd-epyc-2c/cpu_decode/bf16_rate").value,
              results.get("gpu/decode_speed/llama3_8b_bf16_rate").value)
     for ax, x in zip(axes, rates, strict=True):
@@ -113,7 +113,7 @@ def legend(theme, ax):
                        markerfacecolor=face or colour, label=words)[0]
 
     shapes = [mark(MARKS[m], theme.ink, NAMES[m]) for m in MARKS]
-    return [*shapes, mark("D", theme.ink, "block formats, mixed"),
+    return [*shapes, mark("D", theme.ink, "block formats"),
             mark("P", theme.green, "8 bits"), mark("o", theme.blue, "4 bits"),
             mark("o", theme.vermilion, "3 bits"),
             mark("o", theme.ink, "empty: a scale a row", face=theme.page)]
