@@ -7,8 +7,8 @@ MARKS = {"rtn": "o", "gptq": "s", "awq": "^", "qat": "v"}  # of the methods with
 NAMES = {"rtn": "round to nearest", "gptq": "GPTQ", "awq": "AWQ", "qat": "QAT"}
 ROWS = {  # a line of the table: what stands beside its point; None: nothing does
     "int8_tensor": "int8, one scale\na matrix", "int8": "int8", "w8a8": "W8A8",
-    "smoothquant": "SmoothQuant", "outliers": "LLM.int8()", "fp8": "FP8", "nf4": None, "mxfp4": "MXFP4",
-    "nvfp4": None, "rtn4_g64": None, "gptq4_g64": None, "awq4_g64": None,
+    "smoothquant": "SmoothQuant", "outliers": "LLM.int8()", "fp8": "FP8", "nf4": None,
+    "mxfp4": "MXFP4", "nvfp4": None, "rtn4_g64": None, "gptq4_g64": None, "awq4_g64": None,
     "qat4_g64": None, "rtn4_ch": None, "gptq4_ch": None, "awq4_ch": None, "rtn3_g64": None,
     "gptq3_g64": None, "awq3_g64": None, "qat3_g64": None, "rtn3_ch": None, "gptq3_ch": None,
     "awq3_ch": None,
