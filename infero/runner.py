@@ -9,7 +9,8 @@ explains the rest: a step of single tokens is a CUDA graph, tokens are drawn on 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -163,6 +164,16 @@ class Runner:
         from infero.kernels import forward
 
         return forward.usable(self.model)
+
+    @contextmanager
+    def one_by_one(self) -> Iterator[None]:
+        """Inside, the pass is `model.forward` itself, a call an operation: to trace it."""
+        before = self.lean, self.fused, self.decoder
+        self.lean, self.fused, self.decoder = False, False, None
+        try:
+            yield
+        finally:
+            self.lean, self.fused, self.decoder = before
 
     def _uncapturable(self) -> str:
         """Why a decode step of this model cannot be captured; empty if it can."""

@@ -193,10 +193,12 @@ def generation(llm: LLM, prompt: str | Sequence[int], params: SamplingParams, pa
                inside: Sequence[str] = INSIDE) -> str:
     """Generate once and write its trace: a span a step, and one for each call of `inside`.
 
-    Returns the text. On a GPU the spans show when the host called, not when the GPU worked: use
+    Returns the text. The engine runs its plain pass meanwhile, one function an
+    operation; steps take a little longer than they would. On a GPU the spans show when the host called, not when the GPU worked: use
     `torch.profiler` there.
     """
-    with Trace(path, process="infero generate") as trace, functions(trace, inside):
+    plain = llm.engine.runner.one_by_one() if llm.engine is not None else nullcontext()
+    with plain, Trace(path, process="infero generate") as trace, functions(trace, inside):
         text, start_s, index = "", trace.now_s(), 0
         for chunk in llm.stream(prompt, params):
             if chunk.token is not None:

@@ -102,11 +102,11 @@ def test_whole_models(kind: formats.Kind) -> None:
     quantized = formats.quantize_model(model, kind, group=32)
     assert quantized.embedding is model.embedding
     for ours, theirs in zip(quantized.layers, model.layers, strict=True):
-        assert isinstance(ours.qkv, formats.Quantized)
+        assert isinstance(ours.qkv, formats._Format)
         near = ours.down.dequantize()  # type: ignore[attr-defined]
         assert float((near - theirs.down).norm() / theirs.down.norm()) < 0.16
         assert ours.input_norm is theirs.input_norm
-    assert isinstance(quantized.head, formats.Quantized)
+    assert isinstance(quantized.head, formats._Format)
     assert formats.quantize_model(model, kind, group=32, head=False).head is model.head
     formats.quantize_model(model, kind, group=32, release=True)
     assert model.layers[0].qkv.numel() == 0 and model.embedding.numel() > 0
