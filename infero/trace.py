@@ -193,9 +193,9 @@ def generation(llm: LLM, prompt: str | Sequence[int], params: SamplingParams, pa
                inside: Sequence[str] = INSIDE) -> str:
     """Generate once and write its trace: a span a step, and one for each call of `inside`.
 
-    Returns the text. The engine runs its plain pass meanwhile, one function an
-    operation; steps take a little longer than they would. On a GPU the spans show when the host called, not when the GPU worked: use
-    `torch.profiler` there.
+    Returns the text. The engine runs its plain pass meanwhile, one function an operation, and its
+    steps take a little longer. On a GPU the spans show when the host called, not when the GPU
+    worked: use `torch.profiler` there.
     """
     plain = llm.engine.runner.one_by_one() if llm.engine is not None else nullcontext()
     with plain, Trace(path, process="infero generate") as trace, functions(trace, inside):
