@@ -192,7 +192,7 @@ function draw(svg, width, a, data, table) {
   const [gl, gr, gt, gb] = [48, width - 14, under + 38, height - 74];
   const [low, high] = [data.options[0], most];
   const all = [...data.plans, ...data.uniform].map((row) => row[1]);
-  const floor = 10 ** Math.floor(Math.log10(Math.max(1e-5, Math.min(...all))));
+  const floor = 10 ** Math.floor(Math.log10(Math.max(1e-5, Math.min(...all, table.best[table.most]))));
   const ceiling = 10 ** Math.ceil(Math.log10(Math.max(...all, table.best[low * table.total])));
   const gx = (budget) => gl + ((budget - low) / (high - low)) * (gr - gl);
   const gy = (kl) => gb - (Math.log(Math.min(Math.max(kl, floor), ceiling) / floor)

@@ -20,7 +20,7 @@ def draw(theme):
                       cmap="Blues" if theme.name == "light" else "Blues_r")
     for flat in np.argsort(cost, axis=None)[-5:]:
         y, x = np.unravel_index(flat, cost.shape)
-        ax.text(x, y, f"{cost[y, x]:.0f}", ha="center", va="center", fontsize=8.6,
+        ax.text(x, y, f"{cost[y, x]:.0f}", ha="center", va="center", fontsize=8.6, rotation=90,
                 color="white" if theme.name == "light" else "black")
     ax.set_yticks(range(4), NAMES)
     ax.set(xlabel="layer", xticks=range(0, layers, 5))
