@@ -167,7 +167,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parsed(argv)
     cases = [case for case in CASES if not args.only or case.name in args.only]
     with results.record("quality", argv=argv, out=args.out, device=args.device) as r:
-        if args.processes > 1:
+        if args.processes > 1 or args.keep:
             failed = side_by_side(r, cases, args, argv)
         else:
             failed = one_by_one(r, cases, args, argv)
@@ -189,6 +189,8 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--calibration", type=int, default=CALIBRATION,
                         help="tokens that methods may look at")
     parser.add_argument("--no-task", action="store_true", help="leave the questions out")
+    parser.add_argument("--keep", metavar="DIR", type=Path,
+                        help="an earlier run's --out: its other methods are taken over")
     parser.add_argument("--processes", type=int, help="methods side by side (default: 3 on a GPU "
                         "whose host has 12 cores, else 1)")
     parser.add_argument("--device", choices=["cuda", "cpu"],
@@ -290,6 +292,7 @@ def side_by_side(r: results.Recorder, cases: Sequence[Case], args: argparse.Name
                *(["--model", args.model] if args.model else [])]
     with tempfile.TemporaryDirectory() as folder:
         running = []
+        kept = [earlier(args.keep, Path(folder) / "kept", cases, args)] if args.keep else []
         for i in range(args.processes):
             if mine := [case.name for case in cases[i :: args.processes]]:
                 place = Path(folder) / str(i)
@@ -299,7 +302,7 @@ def side_by_side(r: results.Recorder, cases: Sequence[Case], args: argparse.Name
         seen = -1
         while True:
             over = all(process.poll() is not None for process, _ in running)
-            done = gather(r, [place for _, place in running], cases)
+            done = gather(r, [*kept, *(place for _, place in running)])
             if done > seen and done:
                 partial.save(r, argv, args.out, args.device)
             seen = done
@@ -309,9 +312,28 @@ def side_by_side(r: results.Recorder, cases: Sequence[Case], args: argparse.Name
     return [case.name for case in cases if case.name not in {row["name"] for row in records(r)}]
 
 
-def gather(r: results.Recorder, places: Sequence[Path], cases: Sequence[Case]) -> int:
+def earlier(source: Path, target: Path, cases: Sequence[Case], args: argparse.Namespace) -> Path:
+    """A copy of an earlier run's lines but for those that are measured again, to be gathered."""
+    found = sorted(source.glob("*/quality.json"))
+    if len(found) != 1:
+        raise InferoError(f"{source} holds {len(found)} runs of this program; give --keep the "
+                          "folder that was one run's --out.")
+    data = json.loads(found[0].read_text(encoding="utf-8"))
+    asked = {"tokens": args.tokens, "calibration_tokens": args.calibration}
+    if any(data["values"][name]["value"] != wanted for name, wanted in asked.items()):
+        raise InferoError(f"{found[0]} was measured on other text than --tokens {args.tokens} "
+                          f"--calibration {args.calibration}: measure all methods again.")
+    again = {case.name for case in cases}
+    rows = data["tables"]["methods"]["rows"]
+    data["tables"]["methods"]["rows"] = [row for row in rows if row[0] not in again]
+    (target / "before").mkdir(parents=True)
+    (target / "before" / "quality.json").write_text(json.dumps(data), encoding="utf-8")
+    return target
+
+
+def gather(r: results.Recorder, places: Sequence[Path]) -> int:
     """Take over what the processes have written until now; returns how many lines there are."""
-    order = {case.name: i for i, case in enumerate(cases)}
+    order = {case.name: i for i, case in enumerate(CASES)}
     rows = []
     for path in (path for place in places for path in place.glob("*/quality.json")):
         data = json.loads(path.read_text(encoding="utf-8"))
