@@ -84,8 +84,8 @@ def forward(model: Model, tokens: Tensor, batch: Batch, cache: KVCache,
         if single is None:
             cache.k[i].index_copy_(0, batch.slots, qk[:, heads:])
             cache.v[i].index_copy_(0, batch.slots, qkv[:, turned:].view(n, kv_heads, dim))
-            mixed = paged_attention.attend(qk[:, :heads], cache.k[i], cache.v[i], batch, scale,
-                                           c.window(i))
+            mixed = kernels.attention(qk[:, :heads], cache.k[i], cache.v[i], batch, scale,
+                                      c.window(i))
         else:
             new_k[i].copy_(qk[0, heads:])
             new_v[i].copy_(qkv[0, turned:].view(kv_heads, dim))
