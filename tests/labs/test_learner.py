@@ -110,7 +110,7 @@ def test_a_wrong_mode_is_an_error(wrong: str, set_mode: Callable[[str], None]) -
         mode.current()
 
 
-@pytest.mark.parametrize("lab", ["4", "", "one", 99])
+@pytest.mark.parametrize("lab", ["0", "", "one", 99])
 def test_a_wrong_lab_is_an_error(lab: str) -> None:
     with pytest.raises(ValueError, match="there is no lab"):
         session.start(lab)
