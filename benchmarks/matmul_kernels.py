@@ -32,7 +32,7 @@ from torch import Tensor
 
 from benchmarks.limits import GiB, read_samples, samples_s
 from infero import results
-from infero.kernels import formats, matmul, matmul_convert, products
+from infero.kernels import formats, language, matmul, matmul_convert, products
 from infero.kernels.language import INTERPRETED
 
 DEVICE = "cpu" if INTERPRETED else "cuda"
@@ -176,7 +176,7 @@ def compile_all(chosen: Sequence[Case], processes: int = 15) -> None:
     """One case of each kernel, by several processes: each compiles for seconds on one core."""
     if INTERPRETED:
         return
-    different = {(c.kind, c.shape, min(matmul.bucket(c.tokens), 128) if c.tokens > 64 else
+    different = {(c.kind, c.shape, min(language.power_of_two(c.tokens), 128) if c.tokens > 64 else
                   64 if c.tokens > 16 else 16 if c.tokens > 1 else 1): c for c in chosen}
     work = list(different.values())
     with multiprocessing.get_context("spawn").Pool(min(processes, os.cpu_count() or 1)) as pool:

@@ -70,13 +70,10 @@ def format_name(weight: formats.Weight) -> str:
 def shape_class(weight: formats.Weight, swiglu: bool, tokens: int = 1) -> str:
     """What a tuned configuration is kept under: "int4 28672x4096 swiglu", "int8 4096x4096 m16"."""
     n, k = weight.shape
-    few = f" m{max(bucket(tokens), 16)}" if tokens > 1 else " swiglu" if swiglu else ""
-    return f"{format_name(weight)} {n}x{k}{few}"
-
-
-def bucket(tokens: int) -> int:
-    """Tokens rounded up to a power of two."""
-    return 1 << (tokens - 1).bit_length()
+    end = " swiglu" if swiglu else ""
+    if tokens > 1:
+        end = f" m{max(language.power_of_two(tokens), 16)}"
+    return f"{format_name(weight)} {n}x{k}{end}"
 
 
 def words_of(values: Tensor) -> Tensor | None:
@@ -100,8 +97,9 @@ def vector_config(weight: formats.Weight, swiglu: bool) -> Config:
     per_word = COUNT[_vector_format(weight)]
     row_words = -(-k // per_word)
     if row_words <= 512:
-        return {"rows": 8 if n >= 8192 else 4, "words": max(bucket(row_words), 16), "warps": 4,
-                "whole": True, "programs": 4}
+        words = max(language.power_of_two(row_words), 16)
+        return {"rows": 8 if n >= 8192 else 4, "words": words, "warps": 4, "whole": True,
+                "programs": 4}
     if row_words <= 2048 and row_words & (row_words - 1) == 0 and n >= 2048:
         return {"rows": 4, "words": row_words, "warps": row_words // 128, "whole": True,
                 "programs": 2 if row_words == 2048 else 4}

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from infero import tune
-from infero.kernels import formats, matmul
+from infero.kernels import formats, language, matmul
 
 # out, in, and what the layer does around the product
 SHAPES = ((6144, 4096, "norm"), (4096, 4096, "residual"), (28672, 4096, "swiglu"),
@@ -62,7 +62,7 @@ def prepare(kind: str, n: int, k: int, around: str, tokens: int
 
 def vector_candidates(kind: str, k: int, first: tune.Config) -> list[tune.Config]:
     """Rows a block, words a piece, warps, whether a piece is a row, programs a processor."""
-    row = matmul.bucket(-(-k // {"bf16": 2, "int8": 4, "int4": 8}[kind]))
+    row = language.power_of_two(-(-k // {"bf16": 2, "int8": 4, "int4": 8}[kind]))
     found = [first]
     for rows, words, warps, programs in (
             (4, row, max(row // 128, 1), 2), (4, row, max(row // 128, 1), ALL),

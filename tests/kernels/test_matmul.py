@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from infero import tune
-from infero.kernels import formats, matmul, matmul_convert, matmul_tune
+from infero.kernels import formats, language, matmul, matmul_convert, matmul_tune
 from tests.kernels.test_products import exact, made
 
 
@@ -15,7 +15,7 @@ def test_names_of_shapes() -> None:
     assert matmul.shape_class(made("int4", 8, 64, torch.float16), True) == "int4 8x64 swiglu"
     assert matmul.shape_class(made("fp8", 8, 64, torch.float16), False, 5) == "fp8 8x64 m16"
     assert matmul.shape_class(made("int8", 8, 64, torch.float16), True, 33) == "int8 8x64 m64"
-    assert [matmul.bucket(n) for n in (1, 2, 3, 16, 17)] == [1, 2, 4, 16, 32]
+    assert [language.power_of_two(n) for n in (1, 2, 3, 16, 17)] == [1, 2, 4, 16, 32]
 
 
 def test_rows_as_words() -> None:
